@@ -1,0 +1,201 @@
+//! Bytes of stored pages and of the anchor. Local to a replica: only the hashes inside are shared.
+//!
+//! A page is a run of unloaded subtrees in key order with the bits that separate neighbours, from
+//! which its branches follow: the smallest bit is on top.
+
+use ledger_types::Digest;
+use ledger_types::limits::STATE_KEY_BYTES_MAX;
+
+use super::{BUCKET_LEAVES, PAGE_BRANCHES_MAX, bits};
+use crate::encoding::{DecodeError, Reader, Writer};
+use crate::hash;
+use crate::read_fault::ReadFault;
+
+/// First byte of a page and of an anchor.
+const VERSION: u8 = 1;
+/// Takes the place of a bucket's leaf count in entries that are pages.
+const PAGE_TAG: u8 = 0;
+/// Fewest bytes of an entry: separator, count, hash, prefix lengths.
+const ENTRY_BYTES_MIN: usize = 39;
+
+/// One row to write or delete in the page family, in the same batch as the anchor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PageWrite {
+    /// Writes a page.
+    Put {
+        /// The page's id.
+        id: u64,
+        /// Height of the flush that writes it.
+        height: u64,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Deletes an older version of a page, or the last one of a page that is no more.
+    Delete {
+        /// The page's id.
+        id: u64,
+        /// Height of the flush that had written it.
+        height: u64,
+    },
+}
+
+/// Where a stored tree begins. Kept in the vault row, written with the pages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeAnchor {
+    /// Height of the last block in the stored tree; keys of later blocks are reconciled.
+    pub height: u64,
+    /// Leaves of the stored tree.
+    pub leaf_count: u64,
+    /// Root of the stored tree.
+    pub root: Digest,
+    /// Id and height of the top page; `None` if the tree is a single bucket or empty.
+    pub root_page: Option<(u64, u64)>,
+    /// The next page id to give out.
+    pub next_page_id: u64,
+}
+
+impl TreeAnchor {
+    /// The anchor of an empty tree.
+    pub fn empty() -> TreeAnchor {
+        TreeAnchor {
+            height: 0,
+            leaf_count: 0,
+            root: hash::empty_root(),
+            root_page: None,
+            next_page_id: 1,
+        }
+    }
+
+    /// The bytes to keep.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(74);
+        let mut writer = Writer::new(&mut bytes);
+        writer.u8(VERSION);
+        writer.u64(self.height);
+        writer.u64(self.leaf_count);
+        writer.digest(&self.root);
+        writer.u64(self.next_page_id);
+        writer.flag(self.root_page.is_some());
+        if let Some((id, height)) = self.root_page {
+            writer.u64(id);
+            writer.u64(height);
+        }
+        bytes
+    }
+
+    /// Reads what [`TreeAnchor::encode`] writes.
+    pub fn decode(bytes: &[u8]) -> Result<TreeAnchor, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8("anchor version")?;
+        if version != VERSION {
+            let (field, value) = ("anchor version", version.into());
+            return Err(DecodeError::UnknownValue { field, value });
+        }
+        let height = reader.u64("anchor height")?;
+        let leaf_count = reader.u64("anchor leaf count")?;
+        let root = reader.digest("anchor root")?;
+        let next_page_id = reader.u64("anchor next page id")?;
+        let root_page = match reader.flag("anchor root page")? {
+            false => None,
+            true => Some((reader.u64("anchor page id")?, reader.u64("anchor page height")?)),
+        };
+        reader.finish()?;
+        if root_page.is_some() != (leaf_count > BUCKET_LEAVES) {
+            let rule = "does not fit the leaf count";
+            return Err(DecodeError::Invalid { field: "anchor root page", rule });
+        }
+        Ok(TreeAnchor { height, leaf_count, root, root_page, next_page_id })
+    }
+}
+
+/// An unloaded subtree as a page lists it.
+pub(super) struct Entry {
+    /// The bit that separates it from the entry before; 0 for the first.
+    pub(super) separator: u16,
+    pub(super) hash: Digest,
+    pub(super) leaf_count: u64,
+    pub(super) kind: EntryKind,
+}
+
+pub(super) enum EntryKind {
+    /// Leaves to read from the rows with this bit prefix.
+    Bucket { prefix: Box<[u8]> },
+    /// Another stored page.
+    Page { id: u64, height: u64 },
+}
+
+/// Writes the entries of a page; prefixes of buckets are stored as what they add to the one before.
+pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
+    assert!((2..=PAGE_BRANCHES_MAX + 1).contains(&entries.len()), "a page has 1 to 256 branches");
+    let mut bytes = Vec::with_capacity(4 + entries.len() * 48);
+    let mut writer = Writer::new(&mut bytes);
+    writer.u8(VERSION);
+    writer.u16(entries.len() as u16);
+    let mut before: &[u8] = &[];
+    for entry in entries {
+        writer.u16(entry.separator);
+        match &entry.kind {
+            EntryKind::Page { id, height } => {
+                writer.u8(PAGE_TAG);
+                writer.digest(&entry.hash);
+                writer.u64(*id);
+                writer.u64(*height);
+                writer.u64(entry.leaf_count);
+            }
+            EntryKind::Bucket { prefix } => {
+                assert!((1..=BUCKET_LEAVES).contains(&entry.leaf_count), "a bucket is small");
+                writer.u8(entry.leaf_count as u8);
+                writer.digest(&entry.hash);
+                let shared = bits::shared_bytes(before, prefix);
+                writer.u16(shared as u16);
+                writer.bytes_u16(&prefix[shared..]);
+                before = prefix;
+            }
+        }
+    }
+    bytes
+}
+
+/// Reads the entries of a page. Their hashes are not checked here, the bytes' shape is.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ReadFault> {
+    decode_entries(bytes).map_err(|_| ReadFault::corrupt("a page of the state tree is malformed"))
+}
+
+fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let version = reader.u8("page version")?;
+    let count = usize::from(reader.u16("page entries")?);
+    let count = reader.count("page entries", count, PAGE_BRANCHES_MAX + 1, ENTRY_BYTES_MIN)?;
+    if version != VERSION || count < 2 {
+        return Err(DecodeError::Invalid { field: "page", rule: "has no known form" });
+    }
+    let mut entries = Vec::with_capacity(count);
+    let mut before: Box<[u8]> = Box::default();
+    for _ in 0..count {
+        let separator = reader.u16("separator")?;
+        let tag = reader.u8("bucket leaves")?;
+        let hash = reader.digest("hash")?;
+        if separator >= bits::BITS_MAX || u64::from(tag) > BUCKET_LEAVES {
+            return Err(DecodeError::Invalid { field: "page entry", rule: "is out of range" });
+        }
+        let (leaf_count, kind) = if tag == PAGE_TAG {
+            let (id, height) = (reader.u64("page id")?, reader.u64("page height")?);
+            (reader.u64("page leaves")?, EntryKind::Page { id, height })
+        } else {
+            let prefix = decode_prefix(&mut reader, &before)?;
+            before = prefix.clone();
+            (u64::from(tag), EntryKind::Bucket { prefix })
+        };
+        entries.push(Entry { separator, hash, leaf_count, kind });
+    }
+    reader.finish()?;
+    Ok(entries)
+}
+
+fn decode_prefix(reader: &mut Reader<'_>, before: &[u8]) -> Result<Box<[u8]>, DecodeError> {
+    let field = "bucket prefix";
+    let shared = usize::from(reader.u16(field)?);
+    let shared = before.get(..shared).ok_or(DecodeError::Truncated { field })?;
+    let added = reader.bytes_u16(field, STATE_KEY_BYTES_MAX - shared.len())?;
+    Ok([shared, added].concat().into_boxed_slice())
+}

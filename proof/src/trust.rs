@@ -1,0 +1,448 @@
+//! Whom a client trusts and when a note counts: the trust bundle, voter sets, the threshold.
+//!
+//! The time is always the caller's. Must never count a key twice, nor a signature without a time.
+
+use std::collections::BTreeMap;
+
+use ledger_types::limits::NAME_BYTES_MAX;
+use ledger_types::{NodeId, check_name};
+use thiserror::Error;
+
+use crate::encoding::{DecodeError, Reader, Writer};
+use crate::note::{KnownSigner, NoteError, SignedNote, cosigner_name};
+
+/// First bytes of an encoded bundle, which is also the form of a bundle file.
+const MAGIC: [u8; 16] = *b"trust-bundle/v1\0";
+/// Most voters that a bundle lists.
+pub const BUNDLE_VOTERS_MAX: usize = 64;
+/// Bytes of one listed voter beside its name.
+const VOTER_BYTES_MIN: usize = 42;
+const THRESHOLD_MAJORITY: u8 = 1;
+const THRESHOLD_FIXED: u8 = 2;
+
+/// How many of a set's voters must have cosigned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Threshold {
+    /// More than half.
+    Majority,
+    /// This many, whatever the size of the set.
+    Fixed(u16),
+}
+
+/// One voter of `_system`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BundleVoter {
+    /// Its node.
+    pub node: NodeId,
+    /// The node's name.
+    pub name: String,
+    /// The node's Ed25519 public key.
+    pub public_key: [u8; 32],
+}
+
+/// Everything a client has to trust beforehand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrustBundle {
+    /// The cluster's domain.
+    pub domain: String,
+    /// Number of the bundle; each is vouched for by the one before.
+    pub sequence: u64,
+    /// When it was made, Unix seconds.
+    pub issued_at: u64,
+    /// When it stops to count, Unix seconds.
+    pub expires_at: u64,
+    /// The number in the origin of `_system`'s log.
+    pub system_log_epoch: u64,
+    /// How many voters must have cosigned.
+    pub threshold: Threshold,
+    /// Never fewer than this, also in small sets; at least 1.
+    pub floor: u16,
+    /// Oldest cosignature that counts, in seconds.
+    pub max_age_seconds: u64,
+    /// How far cosignatures may be ahead of the client's clock, in seconds.
+    pub skew_seconds: u64,
+    /// The voters of `_system`, by ascending node.
+    pub voters: Vec<BundleVoter>,
+}
+
+/// A voter whose cosignature counts for a shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Voter {
+    /// The node's name.
+    pub name: String,
+    /// The node's Ed25519 public key.
+    pub public_key: [u8; 32],
+}
+
+/// The voters of one configuration of a shard.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VoterSet {
+    /// The voters, in any order.
+    pub voters: Vec<Voter>,
+}
+
+/// Which times of cosignatures count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimeRule {
+    /// Those in the bundle's window around this time, Unix seconds; the bundle itself must not be
+    /// expired.
+    Now(u64),
+    /// All: for links between bundles, whose last one alone must be current.
+    Any,
+}
+
+/// A note that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// Distinct voter keys that cosigned.
+    pub keys: usize,
+    /// The oldest of their times, Unix seconds. What is learned from the note may be kept until
+    /// `max_age` after it.
+    pub oldest_time: u64,
+}
+
+/// Why a note does not count.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum CountError {
+    /// The trust bundle is no longer valid.
+    #[error("the trust bundle expired at {expires_at}, it is {now}")]
+    BundleExpired {
+        /// When it expired, Unix seconds.
+        expires_at: u64,
+        /// The caller's time, Unix seconds.
+        now: u64,
+    },
+    /// The note is refused as a whole.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// Too few of the voters cosigned in time.
+    #[error("{counted} voters cosigned in time, {required} must have")]
+    TooFew {
+        /// Distinct keys that count, in the set that came closest.
+        counted: usize,
+        /// The keys that set requires.
+        required: usize,
+    },
+    /// No voters are given.
+    #[error("there are no voters to count")]
+    NoVoters,
+}
+
+impl TrustBundle {
+    /// How many of `voters` voters must have cosigned.
+    pub fn required(&self, voters: usize) -> usize {
+        let by_rule = match self.threshold {
+            Threshold::Majority => voters / 2 + 1,
+            Threshold::Fixed(count) => usize::from(count),
+        };
+        by_rule.max(usize::from(self.floor)).max(1)
+    }
+
+    /// The voters of `_system` as a set to count.
+    pub fn system_voters(&self) -> VoterSet {
+        let voter =
+            |voter: &BundleVoter| Voter { name: voter.name.clone(), public_key: voter.public_key };
+        VoterSet { voters: self.voters.iter().map(voter).collect() }
+    }
+
+    /// Whether a bundle asks for less than this one, which a client must consent to.
+    pub fn is_lowered_by(&self, next: &TrustBundle) -> bool {
+        let counts = 1..=BUNDLE_VOTERS_MAX;
+        next.floor < self.floor
+            || counts.into_iter().any(|voters| next.required(voters) < self.required(voters))
+    }
+
+    /// Whether the note counts: at least the threshold of distinct keys of one of the sets cosigned
+    /// it in time. During a change of members both the old and the new set are given, and reaching
+    /// it in either is enough.
+    pub fn count(
+        &self,
+        note: &SignedNote,
+        sets: &[VoterSet],
+        times: TimeRule,
+    ) -> Result<Counted, CountError> {
+        let window = match times {
+            TimeRule::Any => 0..=u64::MAX,
+            TimeRule::Now(now) if now > self.expires_at => {
+                return Err(CountError::BundleExpired { expires_at: self.expires_at, now });
+            }
+            TimeRule::Now(now) => {
+                let oldest = now.saturating_sub(self.max_age_seconds);
+                oldest..=now.saturating_add(self.skew_seconds)
+            }
+        };
+        let known = self.known_signers(sets);
+        let mut newest: BTreeMap<[u8; 32], u64> = BTreeMap::new();
+        for cosignature in note.cosignatures(&known)? {
+            if window.contains(&cosignature.time) {
+                let time = newest.entry(cosignature.public_key).or_default();
+                *time = cosignature.time.max(*time);
+            }
+        }
+        let mut closest: Option<(usize, usize)> = None;
+        for set in sets.iter().filter(|set| !set.voters.is_empty()) {
+            let times: BTreeMap<[u8; 32], u64> = set
+                .voters
+                .iter()
+                .filter_map(|voter| newest.get_key_value(&voter.public_key))
+                .map(|(key, time)| (*key, *time))
+                .collect();
+            let (counted, required) = (times.len(), self.required(set.voters.len()));
+            if counted >= required {
+                let oldest_time = times.into_values().min().unwrap_or_default();
+                return Ok(Counted { keys: counted, oldest_time });
+            }
+            let missing = |(counted, required): (usize, usize)| required - counted;
+            if closest.is_none_or(|best| missing((counted, required)) < missing(best)) {
+                closest = Some((counted, required));
+            }
+        }
+        let (counted, required) = closest.ok_or(CountError::NoVoters)?;
+        Err(CountError::TooFew { counted, required })
+    }
+
+    fn known_signers(&self, sets: &[VoterSet]) -> Vec<KnownSigner> {
+        let mut known: Vec<KnownSigner> = Vec::new();
+        for voter in sets.iter().flat_map(|set| &set.voters) {
+            let name = cosigner_name(&self.domain, &voter.name);
+            let signer = KnownSigner { name, public_key: voter.public_key };
+            if !known.contains(&signer) {
+                known.push(signer);
+            }
+        }
+        known
+    }
+
+    /// The canonical bytes: the value of `_system`'s `bundle/<n>` and the content of a bundle file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.raw(&MAGIC);
+        writer.bytes_u16(self.domain.as_bytes());
+        writer.u64(self.sequence);
+        writer.u64(self.issued_at);
+        writer.u64(self.expires_at);
+        writer.u64(self.system_log_epoch);
+        match self.threshold {
+            Threshold::Majority => writer.u8(THRESHOLD_MAJORITY),
+            Threshold::Fixed(count) => {
+                writer.u8(THRESHOLD_FIXED);
+                writer.u16(count);
+            }
+        }
+        writer.u16(self.floor);
+        writer.u64(self.max_age_seconds);
+        writer.u64(self.skew_seconds);
+        assert!(self.voters.len() <= BUNDLE_VOTERS_MAX, "`_system` has few voters");
+        writer.u16(self.voters.len() as u16);
+        for voter in &self.voters {
+            writer.u64(voter.node.0);
+            writer.bytes_u16(voter.name.as_bytes());
+            writer.raw(&voter.public_key);
+        }
+        bytes
+    }
+
+    /// Reads what [`TrustBundle::encode`] writes. Voters must ascend and have keys of their own.
+    pub fn decode(bytes: &[u8]) -> Result<TrustBundle, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array::<16>("bundle magic")? != MAGIC {
+            return Err(invalid("bundle magic", "is not trust-bundle/v1"));
+        }
+        let mut bundle = TrustBundle {
+            domain: read_name(&mut reader, "bundle domain")?,
+            sequence: reader.u64("bundle sequence")?,
+            issued_at: reader.u64("issued_at")?,
+            expires_at: reader.u64("expires_at")?,
+            system_log_epoch: reader.u64("system log epoch")?,
+            threshold: read_threshold(&mut reader)?,
+            floor: reader.u16("floor")?,
+            max_age_seconds: reader.u64("max_age_seconds")?,
+            skew_seconds: reader.u64("skew_seconds")?,
+            voters: Vec::new(),
+        };
+        if bundle.floor == 0 {
+            return Err(invalid("floor", "must be at least 1"));
+        }
+        let count = usize::from(reader.u16("bundle voters")?);
+        let count = reader.count("bundle voters", count, BUNDLE_VOTERS_MAX, VOTER_BYTES_MIN)?;
+        for _ in 0..count {
+            let node = NodeId(reader.u64("voter node")?);
+            let name = read_name(&mut reader, "voter name")?;
+            let public_key = reader.array("voter public key")?;
+            if bundle.voters.last().is_some_and(|before| before.node >= node) {
+                return Err(invalid("voter node", "must ascend"));
+            }
+            if bundle
+                .voters
+                .iter()
+                .any(|other| other.public_key == public_key || other.name == name)
+            {
+                return Err(invalid("voter", "must have a name and a key of its own"));
+            }
+            bundle.voters.push(BundleVoter { node, name, public_key });
+        }
+        reader.finish()?;
+        Ok(bundle)
+    }
+}
+
+fn read_threshold(reader: &mut Reader<'_>) -> Result<Threshold, DecodeError> {
+    match reader.u8("threshold")? {
+        THRESHOLD_MAJORITY => Ok(Threshold::Majority),
+        THRESHOLD_FIXED => Ok(Threshold::Fixed(reader.u16("threshold")?)),
+        value => Err(DecodeError::UnknownValue { field: "threshold", value: value.into() }),
+    }
+}
+
+fn read_name(reader: &mut Reader<'_>, field: &'static str) -> Result<String, DecodeError> {
+    let name = reader.text_u16(field, NAME_BYTES_MAX)?;
+    match check_name(field, name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(_) => Err(invalid(field, "may only have a-z, 0-9, '.' and '-'")),
+    }
+}
+
+fn invalid(field: &'static str, rule: &'static str) -> DecodeError {
+    DecodeError::Invalid { field, rule }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_types::{Digest, VaultRef};
+
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Origin};
+    use crate::note::{NodeKey, NoteSignature};
+
+    const NOW: u64 = 1_000_000;
+
+    fn key(number: u8) -> NodeKey {
+        NodeKey::from_seed(&[number; 32])
+    }
+
+    fn set(numbers: &[u8]) -> VoterSet {
+        let voter = |number: &u8| Voter {
+            name: format!("n{number}"),
+            public_key: key(*number).public_key(),
+        };
+        VoterSet { voters: numbers.iter().map(voter).collect() }
+    }
+
+    fn bundle() -> TrustBundle {
+        let voter = |number: u8| BundleVoter {
+            node: NodeId(number.into()),
+            name: format!("n{number}"),
+            public_key: key(number).public_key(),
+        };
+        TrustBundle {
+            domain: "a.ledger".into(),
+            sequence: 1,
+            issued_at: NOW - 10,
+            expires_at: NOW + 100,
+            system_log_epoch: 0,
+            threshold: Threshold::Majority,
+            floor: 1,
+            max_age_seconds: 60,
+            skew_seconds: 5,
+            voters: (1..=3).map(voter).collect(),
+        }
+    }
+
+    fn checkpoint() -> Checkpoint {
+        let origin = Origin { domain: "a.ledger".into(), vault: VaultRef::new(1, 2), log_epoch: 0 };
+        Checkpoint { origin, size: 7, root: Digest([1; 32]) }
+    }
+
+    fn cosign(number: u8, time: u64) -> NoteSignature {
+        key(number).cosign(&checkpoint(), &format!("n{number}"), time)
+    }
+
+    fn count(lines: Vec<NoteSignature>, sets: &[VoterSet]) -> Result<Counted, CountError> {
+        let note = SignedNote::new(&checkpoint(), lines);
+        bundle().count(&note, sets, TimeRule::Now(NOW))
+    }
+
+    #[test]
+    fn a_majority_in_time_counts() {
+        let three = [set(&[1, 2, 3])];
+        let lines = vec![cosign(1, NOW - 60), cosign(2, NOW + 5)];
+        assert_eq!(count(lines, &three), Ok(Counted { keys: 2, oldest_time: NOW - 60 }));
+        let one = CountError::TooFew { counted: 1, required: 2 };
+        assert_eq!(count(vec![cosign(1, NOW - 61), cosign(2, NOW)], &three), Err(one.clone()));
+        assert_eq!(count(vec![cosign(1, NOW + 6), cosign(2, NOW)], &three), Err(one.clone()));
+        assert_eq!(count(vec![cosign(4, NOW), cosign(2, NOW)], &three), Err(one));
+        assert_eq!(count(vec![cosign(1, NOW)], &[]), Err(CountError::NoVoters));
+        assert_eq!(count(vec![cosign(1, NOW)], &[set(&[])]), Err(CountError::NoVoters));
+    }
+
+    #[test]
+    fn one_key_counts_once_and_a_log_signature_never() {
+        let one = CountError::TooFew { counted: 1, required: 2 };
+        let three = [set(&[1, 2, 3])];
+        assert_eq!(count(vec![cosign(1, NOW), cosign(1, NOW - 1)], &three), Err(one.clone()));
+        let log = key(2).sign_log(&checkpoint());
+        assert_eq!(count(vec![cosign(1, NOW), log], &three), Err(one.clone()));
+        let mut two_names = set(&[1, 2, 3]);
+        two_names.voters[1].public_key = key(1).public_key();
+        let lines = vec![cosign(1, NOW), key(1).cosign(&checkpoint(), "n2", NOW)];
+        assert_eq!(count(lines, &[two_names]), Err(one));
+    }
+
+    #[test]
+    fn an_old_note_freshly_cosigned_by_one_bad_voter_does_not_count() {
+        let lines = vec![cosign(1, NOW), cosign(2, NOW - 1000), cosign(3, NOW - 1000)];
+        let error = CountError::TooFew { counted: 1, required: 2 };
+        assert_eq!(count(lines, &[set(&[1, 2, 3])]), Err(error));
+    }
+
+    #[test]
+    fn either_set_is_enough_during_a_change_and_votes_do_not_mix() {
+        let sets = [set(&[4, 5, 6]), set(&[1, 2, 3])];
+        assert!(count(vec![cosign(1, NOW), cosign(2, NOW)], &sets).is_ok());
+        assert!(count(vec![cosign(4, NOW), cosign(5, NOW)], &sets).is_ok());
+        let mixed = count(vec![cosign(1, NOW), cosign(4, NOW)], &sets);
+        assert_eq!(mixed, Err(CountError::TooFew { counted: 1, required: 2 }));
+    }
+
+    #[test]
+    fn rule_floor_and_expiry_hold() {
+        let mut bundle = bundle();
+        assert_eq!([1, 2, 3, 4, 5].map(|voters| bundle.required(voters)), [1, 2, 2, 3, 3]);
+        let stricter = TrustBundle { floor: 2, ..bundle.clone() };
+        assert_eq!([1, 3, 5].map(|voters| stricter.required(voters)), [2, 2, 3]);
+        let fixed = TrustBundle { threshold: Threshold::Fixed(0), ..bundle.clone() };
+        assert_eq!(fixed.required(3), 1);
+        assert!(stricter.is_lowered_by(&bundle) && !bundle.is_lowered_by(&stricter));
+        assert!(bundle.is_lowered_by(&fixed));
+        let note = SignedNote::new(&checkpoint(), vec![cosign(1, NOW), cosign(2, NOW)]);
+        bundle.expires_at = NOW - 1;
+        let sets = [bundle.system_voters()];
+        let expired = bundle.count(&note, &sets, TimeRule::Now(NOW));
+        assert!(matches!(expired, Err(CountError::BundleExpired { .. })));
+        assert!(bundle.count(&note, &sets, TimeRule::Any).is_ok());
+    }
+
+    #[test]
+    fn bytes_are_canonical() {
+        let bundle = bundle();
+        let bytes = bundle.encode();
+        assert_eq!(TrustBundle::decode(&bytes).as_ref(), Ok(&bundle));
+        assert!(TrustBundle::decode(&bytes[..bytes.len() - 1]).is_err());
+        assert!(TrustBundle::decode(&[&bytes[..], &[0]].concat()).is_err());
+        for offset in 0..bytes.len() {
+            let mut mutated = bytes.clone();
+            mutated[offset] ^= 1;
+            if let Ok(other) = TrustBundle::decode(&mutated) {
+                assert_ne!(other, bundle);
+                assert_eq!(other.encode(), mutated);
+            }
+        }
+        let mut twice = bundle.clone();
+        twice.voters[1].public_key = twice.voters[0].public_key;
+        assert!(TrustBundle::decode(&twice.encode()).is_err());
+        let mut unordered = bundle;
+        unordered.voters.swap(0, 1);
+        assert!(TrustBundle::decode(&unordered.encode()).is_err());
+    }
+}

@@ -1,0 +1,137 @@
+//! A command's view of the directory together with the changes it is about to make.
+//!
+//! Owns the typed access to entities and the collection of a command's operations. Must never decide
+//! anything: that is the commands' work.
+
+use std::collections::BTreeMap;
+
+use ledger_proof::system_entity::{
+    CLUSTER_KEY, ClusterEntity, NodeEntity, SequenceEntity, SystemEntity, sequence_key,
+};
+use ledger_types::{GroupId, Operation};
+
+use super::entity::{
+    SHARD_BY_LOAD_PREFIX, ShardByLoadEntity, ShardVaultsEntity, shard_by_load_key, shard_vaults_key,
+};
+use super::{EntityView, SystemFault};
+
+/// The entities as they are, under the changes made so far.
+pub(super) struct Draft<'a> {
+    view: &'a dyn EntityView,
+    changes: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(view: &'a dyn EntityView) -> Draft<'a> {
+        Draft { view, changes: BTreeMap::new() }
+    }
+
+    /// The changes as operations, in key order; what would change nothing is left out.
+    pub(super) fn into_operations(self) -> Result<Vec<Operation>, SystemFault> {
+        let mut operations = Vec::with_capacity(self.changes.len());
+        for (key, value) in self.changes {
+            if self.view.get(&key)? == value {
+                continue;
+            }
+            operations.push(match value {
+                Some(value) => Operation::SetEntity { key, value, expires_at: 0, condition: None },
+                None => Operation::DeleteEntity { key },
+            });
+        }
+        Ok(operations)
+    }
+
+    /// The entity with this key, if it is present.
+    pub(super) fn get<E: SystemEntity>(&self, key: &str) -> Result<Option<E>, SystemFault> {
+        let value = match self.changes.get(key) {
+            Some(change) => change.clone(),
+            None => self.view.get(key)?,
+        };
+        value.map(|value| decode(key, &value)).transpose()
+    }
+
+    /// The entity with this key, which must be there.
+    pub(super) fn expect<E: SystemEntity>(&self, key: &str) -> Result<E, SystemFault> {
+        self.get(key)?.ok_or_else(|| SystemFault::Missing { key: key.to_owned() })
+    }
+
+    pub(super) fn put<E: SystemEntity>(&mut self, key: String, entity: &E) {
+        self.changes.insert(key, Some(entity.encode()));
+    }
+
+    pub(super) fn put_bytes(&mut self, key: String, value: Vec<u8>) {
+        self.changes.insert(key, Some(value));
+    }
+
+    pub(super) fn delete(&mut self, key: String) {
+        self.changes.insert(key, None);
+    }
+
+    /// Every entity under `prefix` in key order, this command's changes included.
+    pub(super) fn list<E: SystemEntity>(&self, prefix: &str) -> Result<Vec<E>, SystemFault> {
+        let mut values: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        self.view.scan(prefix, &mut |key, value| {
+            values.insert(key.to_owned(), value.to_vec());
+            true
+        })?;
+        let from = self.changes.range(prefix.to_owned()..);
+        for (key, value) in from.take_while(|(key, _)| key.starts_with(prefix)) {
+            match value {
+                Some(value) => values.insert(key.clone(), value.clone()),
+                None => values.remove(key),
+            };
+        }
+        values.iter().map(|(key, value)| decode(key, value)).collect()
+    }
+
+    pub(super) fn is_founded(&self) -> Result<bool, SystemFault> {
+        Ok(self.get::<ClusterEntity>(CLUSTER_KEY)?.is_some())
+    }
+
+    /// Every node, whatever its state.
+    pub(super) fn nodes(&self) -> Result<Vec<NodeEntity>, SystemFault> {
+        self.list("node/")
+    }
+
+    /// Draws the next number of a counter that was set up when the cluster was founded.
+    pub(super) fn draw(&mut self, counter: &str) -> Result<u64, SystemFault> {
+        let key = sequence_key(counter);
+        let SequenceEntity { next } = self.expect(&key)?;
+        let after = next.checked_add(1).expect("counters begin low and rise by one");
+        self.put(key, &SequenceEntity { next: after });
+        Ok(next)
+    }
+
+    /// The data shard with the fewest vaults, the lowest id among equals; `None` if there is no data shard.
+    pub(super) fn least_loaded_shard(&self) -> Result<Option<GroupId>, SystemFault> {
+        let touches_order = |key: &String| key.starts_with(SHARD_BY_LOAD_PREFIX);
+        assert!(!self.changes.keys().any(touches_order), "a command places at most one vault");
+        let mut first: Option<(String, Vec<u8>)> = None;
+        self.view.scan(SHARD_BY_LOAD_PREFIX, &mut |key, value| {
+            first = Some((key.to_owned(), value.to_vec()));
+            false
+        })?;
+        let Some((key, value)) = first else { return Ok(None) };
+        Ok(Some(decode::<ShardByLoadEntity>(&key, &value)?.shard))
+    }
+
+    /// Begins to count the vaults of a new data shard.
+    pub(super) fn add_shard_load(&mut self, shard: GroupId) {
+        self.put(shard_vaults_key(shard), &ShardVaultsEntity { vaults: 0 });
+        self.put(shard_by_load_key(0, shard), &ShardByLoadEntity { shard });
+    }
+
+    /// Counts one more vault of a shard. False if it is no data shard.
+    pub(super) fn count_vault(&mut self, shard: GroupId) -> Result<bool, SystemFault> {
+        let key = shard_vaults_key(shard);
+        let Some(ShardVaultsEntity { vaults }) = self.get(&key)? else { return Ok(false) };
+        self.put(key, &ShardVaultsEntity { vaults: vaults + 1 });
+        self.delete(shard_by_load_key(vaults, shard));
+        self.put(shard_by_load_key(vaults + 1, shard), &ShardByLoadEntity { shard });
+        Ok(true)
+    }
+}
+
+fn decode<E: SystemEntity>(key: &str, value: &[u8]) -> Result<E, SystemFault> {
+    E::decode(value).map_err(|source| SystemFault::Entity { key: key.to_owned(), source })
+}

@@ -1,0 +1,234 @@
+//! The part of a group's log that is in memory, and what is known of the part that is not.
+//!
+//! Owns the log's bounds and terms, every entry above the applied index, and as many entries below it
+//! as its budget allows. Must never wait for a disk: what is missing is noted as wanted.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::entry::LogEntry;
+
+/// Why entries cannot be had at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Miss {
+    /// They are below the log's beginning.
+    Truncated,
+    /// They are beyond the log's end.
+    Beyond,
+    /// They are on disk only; the range is noted in [`LogCache::take_wanted`].
+    OnDisk,
+}
+
+/// A range of entries that has to be read from disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) low: u64,
+    pub(crate) high: u64,
+    pub(crate) max_bytes: u64,
+}
+
+/// Bounds, terms and recent entries of one group's log.
+///
+/// Invariants:
+/// - `entries` are consecutive and end at `last`; every entry above `applied` is among them.
+/// - `term_runs` ascend in index and cover `truncated.0 + 1 ..= last`.
+#[derive(Debug)]
+pub(crate) struct LogCache {
+    truncated: (u64, u64),
+    term_runs: Vec<(u64, u64)>,
+    last: u64,
+    applied: u64,
+    entries: VecDeque<LogEntry>,
+    bytes: usize,
+    bytes_max: usize,
+    fetched: Vec<LogEntry>,
+    wanted: RefCell<Vec<Wanted>>,
+}
+
+impl LogCache {
+    /// Starts from what is on disk. `entries` are all above `applied`.
+    pub(crate) fn new(
+        truncated: (u64, u64),
+        term_runs: Vec<(u64, u64)>,
+        applied: u64,
+        entries: Vec<LogEntry>,
+        bytes_max: usize,
+    ) -> LogCache {
+        let last = entries.last().map_or(applied, |entry| entry.index);
+        assert!(applied >= truncated.0, "the log begins at or before what is applied");
+        let first = entries.first().map_or(applied + 1, |entry| entry.index);
+        assert_eq!(first, applied + 1, "every entry above the applied index is handed in");
+        let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+        let entries = VecDeque::from(entries);
+        let (fetched, wanted) = (Vec::new(), RefCell::new(Vec::new()));
+        LogCache { truncated, term_runs, last, applied, entries, bytes, bytes_max, fetched, wanted }
+    }
+
+    /// Index of the first entry that the log still has, in memory or on disk.
+    pub(crate) fn first_index(&self) -> u64 {
+        self.truncated.0 + 1
+    }
+
+    /// Index of the last entry; the truncated index if there is none.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.last
+    }
+
+    /// The term of an entry, or of the truncated index. Never misses inside the log.
+    pub(crate) fn term(&self, index: u64) -> Result<u64, Miss> {
+        if index == self.truncated.0 {
+            return Ok(self.truncated.1);
+        }
+        if index < self.truncated.0 {
+            return Err(Miss::Truncated);
+        }
+        if index > self.last {
+            return Err(Miss::Beyond);
+        }
+        let run = self.term_runs.partition_point(|&(first, _)| first <= index);
+        assert!(run > 0, "term runs cover the log");
+        Ok(self.term_runs[run - 1].1)
+    }
+
+    /// Appends entries, replacing any suffix they overlap. Returns the inclusive range of indexes
+    /// that exist no longer, so that the same batch can delete their rows (invariant I4).
+    pub(crate) fn append(&mut self, new: &[LogEntry]) -> Option<(u64, u64)> {
+        let (first, last) = match (new.first(), new.last()) {
+            (Some(first), Some(last)) => (first.index, last.index),
+            _ => return None,
+        };
+        assert!(first > self.applied, "an applied entry is never replaced");
+        assert!(first <= self.last + 1, "entries are appended without a gap");
+        let old_last = self.last;
+        while self.entries.back().is_some_and(|entry| entry.index >= first) {
+            let entry = self.entries.pop_back().expect("just seen");
+            self.bytes -= entry.data.len();
+        }
+        while self.term_runs.last().is_some_and(|&(run, _)| run >= first) {
+            self.term_runs.pop();
+        }
+        for entry in new {
+            if self.term_runs.last().is_none_or(|&(_, term)| term != entry.term) {
+                self.term_runs.push((entry.index, entry.term));
+            }
+            self.bytes += entry.data.len();
+            self.entries.push_back(entry.clone());
+        }
+        self.last = last;
+        (old_last > last).then_some((last + 1, old_last))
+    }
+
+    /// Entries `low..high`, at least one, stopping before `max_bytes` is passed.
+    pub(crate) fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_bytes: u64,
+        can_wait: bool,
+    ) -> Result<Vec<LogEntry>, Miss> {
+        if low <= self.truncated.0 {
+            return Err(Miss::Truncated);
+        }
+        if high > self.last + 1 {
+            return Err(Miss::Beyond);
+        }
+        let cached_first = self.last + 1 - self.entries.len() as u64;
+        if low >= cached_first {
+            let from = usize::try_from(low - cached_first).expect("within the cache");
+            let to = usize::try_from(high - cached_first).expect("within the cache");
+            return Ok(take_bytes(self.entries.range(from..to), max_bytes));
+        }
+        if let Some(position) = self.fetched.iter().position(|entry| entry.index == low) {
+            let of_range = self.fetched[position..].iter().take_while(|entry| entry.index < high);
+            return Ok(take_bytes(of_range, max_bytes));
+        }
+        // Any error here but "not now" would end the process or ask for a snapshot (trap 10).
+        assert!(can_wait, "entries that raft needs at once are above the applied index");
+        self.wanted.borrow_mut().push(Wanted { low, high: high.min(cached_first), max_bytes });
+        Err(Miss::OnDisk)
+    }
+
+    /// Holds entries read from disk until [`LogCache::drop_fetched`].
+    pub(crate) fn hold_fetched(&mut self, entries: Vec<LogEntry>) {
+        self.fetched = entries;
+    }
+
+    /// Forgets them again.
+    pub(crate) fn drop_fetched(&mut self) {
+        self.fetched = Vec::new();
+    }
+
+    /// The ranges asked for in vain since the last call.
+    pub(crate) fn take_wanted(&self) -> Vec<Wanted> {
+        self.wanted.take()
+    }
+
+    /// Moves the applied index on and lets go of old entries over the budget.
+    pub(crate) fn applied_to(&mut self, applied: u64) {
+        assert!(applied >= self.applied && applied <= self.last, "applied moves on within the log");
+        self.applied = applied;
+        while self.bytes > self.bytes_max {
+            match self.entries.front() {
+                Some(entry) if entry.index <= applied => {
+                    self.bytes -= entry.data.len();
+                    self.entries.pop_front();
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+fn take_bytes<'a>(entries: impl Iterator<Item = &'a LogEntry>, max_bytes: u64) -> Vec<LogEntry> {
+    let mut taken = Vec::new();
+    let mut bytes = 0u64;
+    for entry in entries {
+        bytes += entry.data.len() as u64 + 16;
+        if bytes > max_bytes && !taken.is_empty() {
+            break;
+        }
+        taken.push(entry.clone());
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::EntryKind;
+
+    fn entry(index: u64, term: u64) -> LogEntry {
+        LogEntry { index, term, kind: EntryKind::Normal, data: vec![7; 100] }
+    }
+
+    fn indexes(entries: &[LogEntry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.index).collect()
+    }
+
+    #[test]
+    fn a_new_leaders_entries_replace_the_suffix_and_name_the_rows_to_delete() {
+        let mut log = LogCache::new((5, 5), vec![], 5, vec![], 1 << 20);
+        assert_eq!(log.append(&[entry(6, 6), entry(7, 6), entry(8, 6), entry(9, 6)]), None);
+        assert_eq!(log.append(&[entry(7, 8)]), Some((8, 9)));
+        assert_eq!(log.last_index(), 7);
+        assert_eq!(log.term(6), Ok(6));
+        assert_eq!(log.term(7), Ok(8));
+        assert_eq!(log.term(5), Ok(5));
+        assert_eq!(log.term(8), Err(Miss::Beyond));
+        assert_eq!(log.term(4), Err(Miss::Truncated));
+    }
+
+    #[test]
+    fn old_entries_leave_memory_but_never_those_above_applied() {
+        let mut log = LogCache::new((5, 5), vec![], 5, vec![], 250);
+        log.append(&(6..=10).map(|index| entry(index, 6)).collect::<Vec<_>>());
+        log.applied_to(7);
+        assert_eq!(indexes(&log.entries(8, 11, u64::MAX, false).expect("pinned")), [8, 9, 10]);
+        assert_eq!(log.entries(6, 8, u64::MAX, true), Err(Miss::OnDisk));
+        assert_eq!(log.take_wanted(), [Wanted { low: 6, high: 8, max_bytes: u64::MAX }]);
+        log.hold_fetched(vec![entry(6, 6), entry(7, 6)]);
+        assert_eq!(indexes(&log.entries(6, 8, 150, true).expect("fetched")), [6]);
+        log.drop_fetched();
+        assert_eq!(log.term(6), Ok(6), "terms never miss");
+    }
+}

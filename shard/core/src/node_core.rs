@@ -1,0 +1,185 @@
+//! All of a node's groups as one state machine: inputs in, effects out, nothing else.
+//!
+//! Owns the turn and the order of things in it. Must never do I/O or read a clock; production and the
+//! simulator run the same turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use ledger_types::{GroupId, NodeId};
+
+use crate::effects::{Effects, GroupStatus, Input, Now, ReadAnswer, Refusal, Reply};
+use crate::replica::RaftReplica;
+
+/// How a node's groups behave. The same on every node of a cluster but for the seed.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Milliseconds between ticks.
+    pub tick_ms: u64,
+    /// Ticks without a leader's word after which an election may begin; up to twice that is drawn.
+    pub election_ticks: usize,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks between attempts to hand leadership to a group's preferred voter.
+    pub spread_ticks: u32,
+    /// Bytes of entries in one append message.
+    pub max_message_bytes: u64,
+    /// Append messages on the way to one follower.
+    pub max_inflight_messages: usize,
+    /// Bytes of a group's uncommitted entries above which proposals are refused.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of committed entries handed to apply at once.
+    pub max_committed_bytes_per_ready: u64,
+    /// Bytes of commands folded into one entry; a larger single command is an entry of its own.
+    pub max_entry_bytes: usize,
+    /// Bytes of applied entries that a group keeps in memory for slow followers.
+    pub cache_bytes_per_group: usize,
+    /// Different on every start of every node: feeds election timeouts and read contexts.
+    pub seed: u64,
+}
+
+impl Default for CoreConfig {
+    fn default() -> CoreConfig {
+        CoreConfig {
+            tick_ms: 50,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            spread_ticks: 40,
+            max_message_bytes: 256 * 1024,
+            max_inflight_messages: 64,
+            max_uncommitted_bytes: 32 * 1024 * 1024,
+            max_committed_bytes_per_ready: 4 * 1024 * 1024,
+            max_entry_bytes: 256 * 1024,
+            cache_bytes_per_group: 2 * 1024 * 1024,
+            seed: 0,
+        }
+    }
+}
+
+/// Ticks made up for after a stall. More would let elections begin that only the stall justifies, and end
+/// the time in which followers refuse to vote, which raft counts in ticks (trap 17).
+const TICK_DEBT_MAX: u64 = 2;
+
+/// All groups of one node.
+pub struct NodeCore {
+    config: CoreConfig,
+    node: NodeId,
+    groups: BTreeMap<GroupId, RaftReplica>,
+    dirty: BTreeSet<GroupId>,
+    last_tick_ms: Option<u64>,
+}
+
+impl NodeCore {
+    /// A node without groups; they come in as [`Input::Start`].
+    pub fn new(config: CoreConfig, node: NodeId) -> NodeCore {
+        let (groups, dirty) = (BTreeMap::new(), BTreeSet::new());
+        NodeCore { config, node, groups, dirty, last_tick_ms: None }
+    }
+
+    /// Takes in everything that happened and says what to do about it. Messages that came in are
+    /// handled before time is, so that a stall does not look like a dead leader.
+    pub fn turn(&mut self, inputs: &mut Vec<Input>, now: Now, effects: &mut Effects) {
+        for input in inputs.drain(..) {
+            self.handle(input, effects);
+        }
+        self.tick(now);
+        for group in mem::take(&mut self.dirty) {
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.collect(now, effects);
+            }
+        }
+    }
+
+    /// When the next tick is due, in monotonic milliseconds.
+    pub fn next_tick_ms(&self) -> u64 {
+        self.last_tick_ms.map_or(0, |last| last + self.config.tick_ms)
+    }
+
+    /// Every group as seen from here.
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        self.groups.values().map(RaftReplica::status).collect()
+    }
+
+    /// One group as seen from here.
+    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.groups.get(&group).map(RaftReplica::status)
+    }
+
+    fn handle(&mut self, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Start(boot) => {
+                let here = boot.replicas.iter().any(|replica| {
+                    replica.incarnation == boot.incarnation && replica.node == self.node
+                });
+                assert!(here, "a replica is started only on the node that its table names");
+                let (group, config) = (boot.group, &self.config);
+                self.groups.entry(group).or_insert_with(|| RaftReplica::new(*boot, config));
+                self.dirty.insert(group);
+            }
+            Input::Propose { group, token, command, deadline_ms } => match self.visit(group) {
+                Some(replica) => replica.propose(token, command, deadline_ms),
+                None => effects.replies.push(Reply { token, refusal: Refusal::NoReplica }),
+            },
+            Input::Read { group, token, deadline_ms } => match self.visit(group) {
+                Some(replica) => replica.read(token, deadline_ms),
+                None => {
+                    let result = Err(Refusal::NoReplica);
+                    effects.reads.push(ReadAnswer { token, result });
+                }
+            },
+            Input::Message(message) => {
+                if let Some(replica) = self.visit(message.group) {
+                    replica.step(&message);
+                }
+            }
+            Input::Persisted { group, ready } => {
+                self.started(group).persisted(ready, effects);
+            }
+            Input::Applied { group, index } => self.started(group).applied(index),
+            Input::Fetched { group, low: _, entries } => self.started(group).fetched(entries),
+            Input::Unreachable(node) => {
+                for (&group, replica) in &mut self.groups {
+                    replica.unreachable(node);
+                    self.dirty.insert(group);
+                }
+            }
+            Input::TransferLeader { group, to } => {
+                if let Some(replica) = self.visit(group) {
+                    replica.transfer(to);
+                }
+            }
+            Input::Tick => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        let last = *self.last_tick_ms.get_or_insert(now.monotonic_ms);
+        let due = now.monotonic_ms.saturating_sub(last) / self.config.tick_ms;
+        if due == 0 {
+            return;
+        }
+        // What is over the debt is forgiven, not postponed.
+        self.last_tick_ms = Some(last + due * self.config.tick_ms);
+        for (&group, replica) in &mut self.groups {
+            for _ in 0..due.min(TICK_DEBT_MAX) {
+                replica.tick();
+            }
+            self.dirty.insert(group);
+        }
+    }
+
+    /// The group's replica, if there is one; the turn will collect from it.
+    fn visit(&mut self, group: GroupId) -> Option<&mut RaftReplica> {
+        let replica = self.groups.get_mut(&group)?;
+        self.dirty.insert(group);
+        Some(replica)
+    }
+
+    /// The replica of a group that answers to what the core itself asked for.
+    fn started(&mut self, group: GroupId) -> &mut RaftReplica {
+        self.visit(group).expect("a group's own work is answered only while the group runs (I6)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

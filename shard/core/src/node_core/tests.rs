@@ -1,0 +1,490 @@
+//! A cluster of cores in one thread: a network and disks that lose what they may lose.
+//!
+//! Scripts in `testdata/node_core` read as stories; the seeded test draws its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error;
+use std::fmt::Write as _;
+
+use goldenscript::{Command, Context, Runner};
+use ledger_types::{GroupId, Incarnation, NodeId, OwnerEpoch, VaultRef};
+
+use super::*;
+use crate::effects::{BootRecord, HardState, OutMessage, Persist, Replica, Role, Token};
+use crate::entry::{Command as LoggedCommand, CommandKind, EntryData, LogEntry};
+
+/// What a group has on one node's disk.
+#[derive(Clone, Default)]
+struct GroupDisk {
+    hard_state: HardState,
+    entries: BTreeMap<u64, LogEntry>,
+    applied: Vec<(u64, Vec<String>)>,
+}
+
+struct SimNode {
+    core: NodeCore,
+    durable: BTreeMap<GroupId, GroupDisk>,
+    unsynced: VecDeque<Persist>,
+    slow_disk: bool,
+    running: bool,
+    syncs: usize,
+    groups_in_last_sync: usize,
+}
+
+/// Nodes 1..=n, each with a replica of every group; replica `i` of a group has incarnation `i`.
+struct Cluster {
+    nodes: BTreeMap<u64, SimNode>,
+    groups: u64,
+    network: VecDeque<(u64, OutMessage)>,
+    cut: BTreeSet<u64>,
+    now_ms: u64,
+    boots: u64,
+    waiting: BTreeMap<Token, String>,
+    acknowledged: BTreeSet<(GroupId, String)>,
+    read_index: BTreeMap<Token, u64>,
+    events: Vec<String>,
+    next_token: u64,
+}
+
+fn replicas(nodes: u64) -> Vec<Replica> {
+    (1..=nodes).map(|id| Replica { incarnation: Incarnation(id), node: NodeId(id) }).collect()
+}
+
+fn command_bytes(text: &str) -> Vec<u8> {
+    let vault = VaultRef::new(1, 1);
+    let (kind, body) = (CommandKind::Write as u8, text.as_bytes());
+    LoggedCommand { kind, vault, owner_epoch: OwnerEpoch(1), body }.encode()
+}
+
+impl Cluster {
+    fn new(nodes: u64, groups: u64) -> Cluster {
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            groups,
+            network: VecDeque::new(),
+            cut: BTreeSet::new(),
+            now_ms: 1_000,
+            boots: 0,
+            waiting: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            read_index: BTreeMap::new(),
+            events: Vec::new(),
+            next_token: 0,
+        };
+        for id in 1..=nodes {
+            let durable = (0..groups).map(|group| {
+                let first = BootRecord::new_group(GroupId(group), Incarnation(id), replicas(nodes));
+                (GroupId(group), GroupDisk { hard_state: first.hard_state, ..GroupDisk::default() })
+            });
+            let durable = durable.collect();
+            cluster.nodes.insert(
+                id,
+                SimNode {
+                    core: NodeCore::new(CoreConfig::default(), NodeId(id)),
+                    durable,
+                    unsynced: VecDeque::new(),
+                    slow_disk: false,
+                    running: false,
+                    syncs: 0,
+                    groups_in_last_sync: 0,
+                },
+            );
+            cluster.start(id, nodes);
+        }
+        cluster
+    }
+
+    fn start(&mut self, id: u64, nodes: u64) {
+        self.boots += 1;
+        let node = self.nodes.get_mut(&id).expect("known node");
+        let config =
+            CoreConfig { seed: self.boots, cache_bytes_per_group: 300, ..CoreConfig::default() };
+        node.core = NodeCore::new(config, NodeId(id));
+        node.unsynced.clear();
+        node.running = true;
+        let mut inputs = Vec::new();
+        for (&group, disk) in &node.durable {
+            let mut boot = BootRecord::new_group(group, Incarnation(id), replicas(nodes));
+            boot.hard_state = disk.hard_state;
+            boot.applied = disk.applied.last().map_or(5, |(index, _)| *index);
+            boot.last_index = disk.entries.last_key_value().map_or(5, |(&index, _)| index);
+            for entry in disk.entries.values() {
+                if boot.term_runs.last().is_none_or(|&(_, term)| term != entry.term) {
+                    boot.term_runs.push((entry.index, entry.term));
+                }
+            }
+            boot.entries = disk.entries.range(boot.applied + 1..).map(|(_, e)| e.clone()).collect();
+            inputs.push(Input::Start(Box::new(boot)));
+        }
+        self.turn(id, inputs);
+    }
+
+    fn crash(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("known node");
+        node.running = false;
+        node.unsynced.clear();
+        self.network.retain(|(from, message)| *from != id && message.node.0 != id);
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_ms: self.now_ms, wall_ns: self.now_ms * 1_000_000 }
+    }
+
+    fn turn(&mut self, id: u64, mut inputs: Vec<Input>) {
+        let now = self.now();
+        while !inputs.is_empty() {
+            let node = self.nodes.get_mut(&id).expect("known node");
+            if !node.running {
+                return;
+            }
+            let mut effects = Effects::default();
+            node.core.turn(&mut inputs, now, &mut effects);
+            inputs = self.execute(id, effects);
+        }
+    }
+
+    fn execute(&mut self, id: u64, effects: Effects) -> Vec<Input> {
+        let mut next = Vec::new();
+        self.network.extend(effects.messages.into_iter().map(|message| (id, message)));
+        let node = self.nodes.get_mut(&id).expect("known node");
+        node.unsynced.extend(effects.persist);
+        if !node.slow_disk {
+            next.extend(sync(node));
+        }
+        for fetch in effects.fetches {
+            let entries = &node.durable[&fetch.group].entries;
+            let entries = entries.range(fetch.low..fetch.high).map(|(_, e)| e.clone()).collect();
+            next.push(Input::Fetched { group: fetch.group, low: fetch.low, entries });
+        }
+        for committed in effects.committed {
+            let group = committed.group;
+            let disk = node.durable.get_mut(&group).expect("known group");
+            let index = committed.entries.last().expect("never empty").index;
+            for entry in committed.entries {
+                disk.applied.push((entry.index, texts(&entry.data)));
+            }
+            next.push(Input::Applied { group, index });
+        }
+        for proposed in effects.proposed {
+            let text = self.waiting.remove(&proposed.token).expect("each token is answered once");
+            self.acknowledged.insert((proposed.group, text));
+        }
+        for reply in effects.replies {
+            let text = self.waiting.remove(&reply.token).expect("each token is answered once");
+            self.events.push(format!("n{id} {text}: {:?}", reply.refusal));
+        }
+        for read in effects.reads {
+            let floor = self.read_index.remove(&read.token).expect("each token is answered once");
+            if let Ok(index) = read.result {
+                assert!(
+                    index >= floor,
+                    "a read is served at or above what was acknowledged before it"
+                );
+            }
+            self.events.push(format!("n{id} read: {:?}", read.result));
+        }
+        next
+    }
+
+    fn propose(&mut self, id: u64, group: u64, text: &str) {
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        self.waiting.insert(token, text.to_owned());
+        let (group, command) = (GroupId(group), command_bytes(text));
+        let deadline_ms = self.now_ms + 10_000;
+        self.turn(id, vec![Input::Propose { group, token, command, deadline_ms }]);
+    }
+
+    fn read(&mut self, id: u64, group: u64) {
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        let group = GroupId(group);
+        let applied = self.nodes.values().map(|node| last_applied(&node.durable[&group]));
+        self.read_index.insert(token, applied.max().expect("some node"));
+        self.turn(id, vec![Input::Read { group, token, deadline_ms: self.now_ms + 10_000 }]);
+    }
+
+    fn tick(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            self.now_ms += 50;
+            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                self.turn(id, vec![Input::Tick]);
+            }
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, message)) = self.network.pop_front() {
+            let to = message.node.0;
+            if !self.cut.contains(&from) && !self.cut.contains(&to) {
+                self.turn(to, vec![Input::Message(message.message)]);
+            }
+        }
+    }
+
+    fn leader(&self, group: u64) -> Option<u64> {
+        let leaders = self.nodes.iter().filter(|(id, node)| {
+            let status = node.core.status(GroupId(group));
+            node.running
+                && !self.cut.contains(*id)
+                && status.is_some_and(|s| s.role == Role::Leader)
+        });
+        leaders
+            .map(|(id, node)| (node.core.status(GroupId(group)).expect("known").term, *id))
+            .max()
+            .map(|(_, id)| id)
+    }
+
+    /// Committed prefixes never differ between nodes.
+    fn check_agreement(&self) {
+        for group in (0..self.groups).map(GroupId) {
+            let logs: Vec<_> =
+                self.nodes.values().map(|node| &node.durable[&group].applied).collect();
+            let longest = logs.iter().max_by_key(|log| log.len()).expect("some node");
+            for log in &logs {
+                assert_eq!(
+                    log[..],
+                    longest[..log.len()],
+                    "group {group} applied different entries"
+                );
+            }
+        }
+    }
+
+    /// Everything acknowledged is applied exactly once on every node.
+    fn check_complete(&self) {
+        for (group, text) in &self.acknowledged {
+            for (id, node) in &self.nodes {
+                let applied = &node.durable[group].applied;
+                let times =
+                    applied.iter().flat_map(|(_, texts)| texts).filter(|t| *t == text).count();
+                assert_eq!(times, 1, "{text} of group {group} on node {id}");
+            }
+        }
+    }
+}
+
+fn last_applied(disk: &GroupDisk) -> u64 {
+    disk.applied.last().map_or(5, |(index, _)| *index)
+}
+
+fn texts(data: &[u8]) -> Vec<String> {
+    if data.is_empty() {
+        return Vec::new();
+    }
+    let entry = EntryData::decode(data).expect("only well-formed entries are proposed");
+    let texts = entry.commands.iter().map(|one| String::from_utf8_lossy(one.body).into_owned());
+    texts.collect()
+}
+
+/// One sync makes everything handed over so far durable.
+fn sync(node: &mut SimNode) -> Vec<Input> {
+    let mut acks = Vec::new();
+    let mut groups = BTreeSet::new();
+    for persist in node.unsynced.drain(..) {
+        let disk = node.durable.get_mut(&persist.group).expect("known group");
+        if let Some(hard_state) = persist.hard_state {
+            disk.hard_state = hard_state;
+        }
+        if let Some((low, high)) = persist.delete {
+            for index in low..=high {
+                disk.entries.remove(&index);
+            }
+        }
+        disk.entries.extend(persist.entries.into_iter().map(|entry| (entry.index, entry)));
+        if persist.must_sync {
+            groups.insert(persist.group);
+            acks.push(Input::Persisted { group: persist.group, ready: persist.ready });
+        }
+    }
+    if !groups.is_empty() {
+        node.syncs += 1;
+        node.groups_in_last_sync = groups.len();
+    }
+    acks
+}
+
+fn number(text: Option<&str>, default: u64) -> Result<u64, Box<dyn Error>> {
+    Ok(text.map(str::parse).transpose()?.unwrap_or(default))
+}
+
+#[derive(Default)]
+struct Scripts {
+    cluster: Option<Cluster>,
+}
+
+impl Runner for Scripts {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let mut out = String::new();
+        if command.name == "cluster" {
+            let nodes = number(args.take_key("nodes"), 3)?;
+            let groups = number(args.take_key("groups"), 1)?;
+            args.reject_next()?;
+            self.cluster = Some(Cluster::new(nodes, groups));
+            return Ok(out);
+        }
+        let cluster = self.cluster.as_mut().ok_or("no cluster yet")?;
+        let nodes = cluster.nodes.len() as u64;
+        let node = number(args.take_key("node"), 0)?;
+        let group = number(args.take_key("group"), 0)?;
+        match command.name.as_str() {
+            "tick" => cluster.tick(args.next_pos().ok_or("how many?")?.parse()?),
+            "deliver" => cluster.deliver(),
+            "propose" => {
+                while let Some(text) = args.next_pos() {
+                    cluster.propose(node, group, text);
+                }
+            }
+            "read" => cluster.read(node, group),
+            "slow-disk" => cluster.nodes.get_mut(&node).expect("known").slow_disk = true,
+            "sync" => {
+                let one = cluster.nodes.get_mut(&node).expect("known");
+                one.slow_disk = false;
+                let acks = sync(one);
+                cluster.turn(node, acks);
+            }
+            "crash" => cluster.crash(node),
+            "start" => cluster.start(node, nodes),
+            "cut" => drop(cluster.cut.insert(node)),
+            "heal" => cluster.cut.clear(),
+            "transfer" => {
+                let to = Incarnation(number(args.take_key("to"), 0)?);
+                cluster.turn(node, vec![Input::TransferLeader { group: GroupId(group), to }]);
+            }
+            "status" => {
+                for (id, one) in &cluster.nodes {
+                    for s in one.core.statuses().iter().filter(|_| one.running) {
+                        let leader = s.leader.map_or(0, |n| n.0);
+                        let (commit, applied, last) = (s.commit, s.applied, s.last_index);
+                        writeln!(
+                            out,
+                            "n{id} g{} {:?} term={} leader={leader} last={last} commit={commit} applied={applied}",
+                            s.group, s.role, s.term
+                        )?;
+                    }
+                }
+            }
+            "log" => {
+                for (id, one) in &cluster.nodes {
+                    let applied = &one.durable[&GroupId(group)].applied;
+                    let texts: Vec<String> = applied
+                        .iter()
+                        .filter(|(_, t)| !t.is_empty())
+                        .map(|(i, t)| format!("{i}={}", t.join("+")))
+                        .collect();
+                    writeln!(out, "n{id} {}", texts.join(" "))?;
+                }
+            }
+            "synced-groups" => writeln!(out, "{}", cluster.nodes[&node].groups_in_last_sync)?,
+            other => return Err(format!("unknown command {other}").into()),
+        }
+        args.reject_next()?;
+        cluster.check_agreement();
+        for event in cluster.events.drain(..) {
+            writeln!(out, "{event}")?;
+        }
+        Ok(out)
+    }
+}
+
+#[test]
+fn scripts() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/node_core");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .expect("scripts")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 6, "the scripts are there");
+    for path in paths {
+        goldenscript::run(&mut Scripts::default(), &path)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+}
+
+/// Draws a story from a seed: writes, reads, crashes of any nodes, cuts, slow disks, lost messages.
+fn story(seed: u64, events: usize) -> (Cluster, u64) {
+    let mut state = seed;
+    let mut draw = move |below: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut cluster = Cluster::new(3, 3);
+    for number in 0..events {
+        let (node, group) = (draw(3) + 1, draw(3));
+        match draw(100) {
+            0..40 => {
+                let to = cluster.leader(group).unwrap_or(node);
+                cluster.propose(to, group, &format!("w{number}"));
+            }
+            40..50 => cluster.read(node, group),
+            50..75 => cluster.tick(1 + draw(4)),
+            75..79 => drop(cluster.network.pop_front()),
+            79..82 => cluster.crash(node),
+            82..88 => {
+                if !cluster.nodes[&node].running {
+                    cluster.start(node, 3);
+                }
+            }
+            88..91 => drop(cluster.cut.insert(node)),
+            91..95 => cluster.cut.clear(),
+            95..97 => cluster.nodes.get_mut(&node).expect("known").slow_disk = true,
+            _ => {
+                let one = cluster.nodes.get_mut(&node).expect("known");
+                one.slow_disk = false;
+                let acks = sync(one);
+                cluster.turn(node, acks);
+            }
+        }
+        cluster.check_agreement();
+    }
+    let acknowledged_before_healing = cluster.acknowledged.len() as u64;
+    cluster.cut.clear();
+    for id in 1..=3 {
+        let one = cluster.nodes.get_mut(&id).expect("known");
+        one.slow_disk = false;
+        let acks = sync(one);
+        cluster.turn(id, acks);
+        if !cluster.nodes[&id].running {
+            cluster.start(id, 3);
+        }
+    }
+    cluster.tick(120);
+    cluster.check_agreement();
+    cluster.check_complete();
+    (cluster, acknowledged_before_healing)
+}
+
+#[test]
+fn drawn_stories_lose_nothing_and_end_in_agreement() {
+    let mut acknowledged = 0;
+    for seed in 0..60 {
+        let (cluster, during_faults) = story(seed, 400);
+        acknowledged += during_faults;
+        for group in 0..3 {
+            assert!(
+                cluster.leader(group).is_some(),
+                "seed {seed}: group {group} has a leader again"
+            );
+        }
+    }
+    assert!(acknowledged > 1_000, "the stories make progress: {acknowledged}");
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    let tell = |seed| {
+        let (cluster, _) = story(seed, 300);
+        let logs = cluster
+            .nodes
+            .values()
+            .map(|node| node.durable.values().map(|d| d.applied.clone()).collect::<Vec<_>>());
+        (logs.collect::<Vec<_>>(), cluster.acknowledged)
+    };
+    assert_eq!(tell(7), tell(7));
+}

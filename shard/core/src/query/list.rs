@@ -1,0 +1,323 @@
+//! Ordered lists of entities and relationships, page by page, all pages at one height.
+//!
+//! Owns the order, the filters and where a page ends. Must never cut a page short for any reason but its
+//! limits.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use ledger_proof::{ReadFault, Record};
+use ledger_types::{StateKey, VaultRef};
+
+use super::version::{Values, Version, from_history, from_latest};
+use super::{Entity, QueryError, Relationship, read_height, vault_row};
+use crate::rows::{history_key_after, history_key_from, latest_key, prefix_end, split_history_key};
+use crate::view::{Family, StateView};
+
+/// Keys that are looked at together when a list reads an earlier height.
+const CHUNK_KEYS: usize = 1024;
+/// What an item costs of a page's bytes beside its strings and value.
+const ITEM_BYTES: usize = 32;
+
+/// Where a page begins and how much it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageLimits<'a> {
+    /// Cursor of the page before; `None` for the first page.
+    pub after: Option<&'a [u8]>,
+    /// Most items; at least 1.
+    pub items_max: usize,
+    /// Bytes after which the page ends; its first item is always in it.
+    pub bytes_max: usize,
+}
+
+/// A list of entities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntityQuery<'a> {
+    /// The vault.
+    pub vault: VaultRef,
+    /// What the keys begin with; may be empty.
+    pub prefix: &'a str,
+    /// The height of the list; `None` for the tip. Later pages name the first page's height.
+    pub at_height: Option<u64>,
+    /// The Unix second at which expiry is judged.
+    pub time_s: u64,
+    /// Show expired entities that are still in the state.
+    pub include_expired: bool,
+}
+
+/// A list of relationships; a field that is `None` matches anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelationshipQuery<'a> {
+    /// The vault.
+    pub vault: VaultRef,
+    /// What access is given to.
+    pub resource: Option<&'a str>,
+    /// How.
+    pub relation: Option<&'a str>,
+    /// To whom.
+    pub subject: Option<&'a str>,
+    /// The height of the list; `None` for the tip. Later pages name the first page's height.
+    pub at_height: Option<u64>,
+}
+
+/// One page of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page<T> {
+    /// The height that was read.
+    pub height: u64,
+    /// The items, ordered by state key.
+    pub items: Vec<T>,
+    /// Cursor for the next page; `None` if there are no more items.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A page of entities, ordered by key.
+pub fn entities(
+    view: &dyn StateView,
+    query: EntityQuery<'_>,
+    limits: PageLimits<'_>,
+) -> Result<Page<Entity>, QueryError> {
+    let EntityQuery { vault, prefix, at_height, time_s, include_expired } = query;
+    let row = vault_row(view, vault)?;
+    let height = read_height(&row, at_height)?;
+    let mut values = Values::new(view, vault);
+    let mut page = PageBuilder::new(height, limits);
+    let prefix = StateKey::entity_prefix(prefix);
+    let list = List { view, vault, prefix: &prefix, height, is_tip: height == row.height };
+    list.visit(limits.after, &mut |key, record, value| {
+        if record.is_expired(time_s) && !include_expired {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if page.is_full() {
+            return Ok(page.end());
+        }
+        let version = Version { record: *record, value: value.map(<[u8]>::to_vec) };
+        let entity = values.entity(key, version)?;
+        let bytes = key.len() + entity.value.len();
+        Ok(page.offer(key, entity, bytes))
+    })?;
+    Ok(page.finish())
+}
+
+/// A page of relationships, ordered by state key: by resource, or by subject if only that narrows the list.
+pub fn relationships(
+    view: &dyn StateView,
+    query: RelationshipQuery<'_>,
+    limits: PageLimits<'_>,
+) -> Result<Page<Relationship>, QueryError> {
+    let RelationshipQuery { vault, resource, relation, subject, at_height } = query;
+    let row = vault_row(view, vault)?;
+    let height = read_height(&row, at_height)?;
+    let prefix = match (resource, relation, subject) {
+        (Some(resource), None, Some(subject)) => StateKey::subject_prefix(subject, Some(resource)),
+        (Some(resource), _, _) => StateKey::resource_prefix(resource, relation),
+        (None, _, Some(subject)) => StateKey::subject_prefix(subject, None),
+        (None, _, None) => StateKey::all_by_resource(),
+    };
+    let mut page = PageBuilder::new(height, limits);
+    let list = List { view, vault, prefix: &prefix, height, is_tip: height == row.height };
+    list.visit(limits.after, &mut |key, record, _| {
+        let parts = StateKey::as_relationship(key)
+            .ok_or(ReadFault::Corrupt { what: "a relationship's state key is malformed" })?;
+        let wanted = [(resource, parts.0), (relation, parts.1), (subject, parts.2)];
+        if wanted.iter().any(|(wanted, part)| wanted.is_some_and(|wanted| wanted != *part)) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if page.is_full() {
+            return Ok(page.end());
+        }
+        let relationship = Relationship {
+            resource: parts.0.to_owned(),
+            relation: parts.1.to_owned(),
+            subject: parts.2.to_owned(),
+            created_height: record.created_height,
+        };
+        Ok(page.offer(key, relationship, key.len()))
+    })?;
+    Ok(page.finish())
+}
+
+/// Collects items until a limit is met, then learns whether there is one more.
+struct PageBuilder<T> {
+    height: u64,
+    items: Vec<T>,
+    items_max: usize,
+    bytes_left: usize,
+    last_key: Vec<u8>,
+    has_more: bool,
+}
+
+impl<T> PageBuilder<T> {
+    fn new(height: u64, limits: PageLimits<'_>) -> PageBuilder<T> {
+        let PageLimits { items_max, bytes_max, .. } = limits;
+        assert!(items_max > 0, "a page has room for an item");
+        let (items, last_key) = (Vec::new(), Vec::new());
+        let bytes_left = bytes_max;
+        PageBuilder { height, items, items_max, bytes_left, last_key, has_more: false }
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.len() == self.items_max
+    }
+
+    fn end(&mut self) -> ControlFlow<()> {
+        self.has_more = true;
+        ControlFlow::Break(())
+    }
+
+    fn offer(&mut self, key: &[u8], item: T, bytes: usize) -> ControlFlow<()> {
+        let bytes = bytes + ITEM_BYTES;
+        if bytes > self.bytes_left && !self.items.is_empty() {
+            return self.end();
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.items.push(item);
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        ControlFlow::Continue(())
+    }
+
+    fn finish(self) -> Page<T> {
+        let next = self.has_more.then_some(self.last_key);
+        Page { height: self.height, items: self.items, next }
+    }
+}
+
+type Visitor<'a> =
+    dyn FnMut(&[u8], &Record, Option<&[u8]>) -> Result<ControlFlow<()>, ReadFault> + 'a;
+
+/// The keys with a prefix that are visible at a height.
+struct List<'a> {
+    view: &'a dyn StateView,
+    vault: VaultRef,
+    prefix: &'a [u8],
+    height: u64,
+    is_tip: bool,
+}
+
+impl List<'_> {
+    /// Visits keys after the cursor in order, each with its record and, if at hand, its value.
+    fn visit(&self, after: Option<&[u8]>, visitor: &mut Visitor<'_>) -> Result<(), ReadFault> {
+        let mut from = match after {
+            // A cursor before the prefix would show keys that are not asked for.
+            Some(after) if after >= self.prefix => [after, &[0]].concat(),
+            _ => self.prefix.to_vec(),
+        };
+        if self.is_tip {
+            return self.visit_latest(&from, visitor);
+        }
+        while let Some(next) = self.visit_chunk(&from, visitor)? {
+            from = next;
+        }
+        Ok(())
+    }
+
+    fn latest_end(&self) -> Vec<u8> {
+        prefix_end(&latest_key(self.vault, self.prefix))
+    }
+
+    fn visit_latest(&self, from: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ReadFault> {
+        let (first, end) = (latest_key(self.vault, from), self.latest_end());
+        let mut result = Ok(ControlFlow::Continue(()));
+        self.view.scan(Family::Latest, &first, &end, &mut |key, row| {
+            result = from_latest(row)
+                .and_then(|(record, value)| visitor(&key[VaultRef::LEN..], &record, Some(value)));
+            matches!(result, Ok(ControlFlow::Continue(())))
+        })?;
+        result.map(|_| ())
+    }
+
+    /// Looks at up to [`CHUNK_KEYS`] present and as many superseded keys from `from` on, and visits those up
+    /// to where both are known. Returns where to go on, `None` at the end.
+    fn visit_chunk(
+        &self,
+        from: &[u8],
+        visitor: &mut Visitor<'_>,
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
+        let mut found = BTreeMap::new();
+        let latest_bound = self.collect_latest(from, &mut found)?;
+        let history_bound = self.collect_history(from, latest_bound.as_deref(), &mut found)?;
+        let bound = history_bound.or(latest_bound);
+        for (key, version) in &found {
+            if bound.as_ref().is_some_and(|bound| key > bound) {
+                break;
+            }
+            let value = version.value.as_deref();
+            if visitor(key, &version.record, value)?.is_break() {
+                return Ok(None);
+            }
+        }
+        Ok(bound.map(|mut bound| {
+            bound.push(0);
+            bound
+        }))
+    }
+
+    /// Collects present keys that had their record by the height. Returns the last key looked at, if there
+    /// may be more.
+    fn collect_latest(
+        &self,
+        from: &[u8],
+        found: &mut BTreeMap<Vec<u8>, Version>,
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
+        let (first, end) = (latest_key(self.vault, from), self.latest_end());
+        let (mut seen, mut bound, mut fault) = (0, None, None);
+        self.view.scan(Family::Latest, &first, &end, &mut |key, row| {
+            let key = &key[VaultRef::LEN..];
+            match from_latest(row) {
+                Err(error) => fault = Some(error),
+                Ok((record, value)) if record.modified_height <= self.height => {
+                    let value = Some(value.to_vec());
+                    found.insert(key.to_vec(), Version { record, value });
+                }
+                Ok(_) => {}
+            }
+            seen += 1;
+            if seen == CHUNK_KEYS {
+                bound = Some(key.to_vec());
+            }
+            fault.is_none() && bound.is_none()
+        })?;
+        fault.map_or(Ok(bound), Err)
+    }
+
+    /// Collects, up to the key `last`, superseded records that were visible at the height. Returns the last
+    /// key looked at, if it stopped before `last`.
+    fn collect_history(
+        &self,
+        from: &[u8],
+        last: Option<&[u8]>,
+        found: &mut BTreeMap<Vec<u8>, Version>,
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
+        let first = history_key_from(self.vault, from);
+        let end = match last {
+            Some(last) => history_key_after(self.vault, last),
+            None => prefix_end(&history_key_from(self.vault, self.prefix)),
+        };
+        let (mut seen, mut current, mut bound, mut fault) = (0, Vec::new(), None, None);
+        self.view.scan(Family::History, &first, &end, &mut |row_key, row| {
+            let Some((key, superseded, _)) = split_history_key(row_key) else {
+                fault = Some(ReadFault::Corrupt { what: "a history key is malformed" });
+                return false;
+            };
+            if key != current {
+                if seen == CHUNK_KEYS {
+                    bound = Some(std::mem::take(&mut current));
+                    return false;
+                }
+                seen += 1;
+                current = key;
+            }
+            // Versions of a key do not overlap, so at most one of its rows spans the height.
+            match from_history(row) {
+                Err(error) => fault = Some(error),
+                Ok(record) if record.modified_height <= self.height && self.height < superseded => {
+                    found.insert(current.clone(), Version { record, value: None });
+                }
+                Ok(_) => {}
+            }
+            fault.is_none()
+        })?;
+        fault.map_or(Ok(bound), Err)
+    }
+}

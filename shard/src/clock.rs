@@ -1,0 +1,36 @@
+//! Where the shard gets the time from.
+//!
+//! Owns the choice of clocks. Must never be called from the core, which is handed the time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ledger_shard_core::effects::Now;
+use rustix::time::{ClockId, clock_gettime};
+
+/// A source of time.
+pub trait Clock: Send + Sync {
+    /// The time now, on both clocks.
+    fn now(&self) -> Now;
+}
+
+/// The clocks of the machine. The monotonic one goes on while the machine is suspended, so that a
+/// resumed node sees how long it was away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        let since_boot = clock_gettime(MONOTONIC);
+        let milliseconds = since_boot.tv_sec * 1000 + since_boot.tv_nsec / 1_000_000;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic_ms: u64::try_from(milliseconds).unwrap_or(0),
+            wall_ns: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The one loop that runs a node's groups: events in, one turn, effects executed.
+//!
+//! Owns the driver's thread and the callers that wait for answers. Must never decide what the core
+//! decides: it only carries out effects, in their order, and reports back.
+
+use std::collections::HashMap;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
+use ledger_shard_core::apply::{Applier, ApplyConfig};
+use ledger_shard_core::effects::{BootRecord, Effects, Input, Token};
+use ledger_shard_core::{CoreConfig, NodeCore};
+use ledger_types::NodeId;
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::Fatal;
+use crate::apply::{ApplyRound, ApplyStage, WaitingCommand};
+use crate::clock::Clock;
+use crate::handle::{BlockListener, Outbox, ShardHandle, Shared};
+use crate::ingress::{Event, Gauge, Permit, WaitingRead, WaitingWrite};
+use crate::log::{LogRound, LogSink};
+use crate::metrics::{Metrics, add};
+use crate::pipeline::{DriverMode, Pipeline, PipelineLimits, spawn};
+use crate::reads::Reader;
+use crate::status::{StatusTable, StatusWriter};
+use crate::store::{Store, StoreError};
+
+/// Events taken in before a turn at most, so that no flood postpones the turn.
+const EVENTS_PER_TURN_MAX: usize = 8192;
+/// Longest wait for an event while turns pause; only bounds how late a lost wake-up would show.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How a driver runs.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The core's settings.
+    pub core: CoreConfig,
+    /// The state machine's settings.
+    pub apply: ApplyConfig,
+    /// On which threads effects are executed.
+    pub mode: DriverMode,
+    /// Bytes of requests accepted and not answered yet, above which further ones are `Busy`.
+    pub request_bytes_max: usize,
+    /// Bytes of messages of other nodes waiting for a turn, above which further ones are dropped.
+    pub message_bytes_max: usize,
+    /// Bytes of entries applied in one batch of rows, about.
+    pub apply_batch_bytes: u64,
+    /// Bytes of committed entries waiting to be applied, above which turns pause.
+    pub apply_backlog_bytes_max: u64,
+}
+
+impl Default for DriverConfig {
+    fn default() -> DriverConfig {
+        DriverConfig {
+            core: CoreConfig::default(),
+            apply: ApplyConfig::default(),
+            mode: DriverMode::default(),
+            request_bytes_max: 32 << 20,
+            message_bytes_max: 64 << 20,
+            apply_batch_bytes: 4 << 20,
+            apply_backlog_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What a driver is started with.
+pub struct DriverParts {
+    /// The node's store.
+    pub store: Arc<Store>,
+    /// Who the node is.
+    pub node: NodeId,
+    /// The replicas to begin with.
+    pub records: Vec<BootRecord>,
+    /// Where messages to other nodes go.
+    pub outbox: Arc<dyn Outbox>,
+    /// Who hears of new blocks.
+    pub blocks: Arc<dyn BlockListener>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the process after a failure that leaves the disk or the state unknown.
+    pub fatal: Fatal,
+}
+
+/// Why a driver did not start or did not end cleanly.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// A thread could not be started.
+    #[error("cannot start a thread of the driver: {0}")]
+    Thread(#[from] io::Error),
+    /// The last sync failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The driver's thread ended by a panic.
+    #[error("the driver's thread panicked")]
+    Panicked,
+}
+
+/// A running driver. Dropped without [`Driver::shutdown`], it stops and makes nothing durable that is
+/// not so already.
+pub struct Driver {
+    handle: ShardHandle,
+    reader: Reader,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Starts the driver's threads and the given replicas.
+    pub fn start(parts: DriverParts, config: DriverConfig) -> Result<Driver, DriverError> {
+        let (store, fatal) = (parts.store.clone(), parts.fatal.clone());
+        let Assembly { event_loop, handle, reader } = assemble(parts, config)?;
+        let failed = fatal.clone();
+        let thread = spawn("ledger-driver", fatal, move || {
+            if let Err(error) = event_loop.run(&store) {
+                failed.end(&error.to_string());
+            }
+        })?;
+        Ok(Driver { handle, reader, thread: Some(thread) })
+    }
+
+    /// The way in.
+    pub fn handle(&self) -> ShardHandle {
+        self.handle.clone()
+    }
+
+    /// The way to read.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Stops taking requests in, finishes what is in the stages, makes everything written durable and
+    /// ends the threads. Callers still waiting are refused.
+    pub fn shutdown(mut self) -> Result<(), DriverError> {
+        self.stop(true)
+    }
+
+    fn stop(&mut self, flush: bool) -> Result<(), DriverError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.handle.shared.closed.store(true, Ordering::Release);
+        // If the loop is gone already, joining tells why.
+        let _ = self.handle.shared.sender.send(Event::Stop { flush });
+        thread.join().map_err(|_| DriverError::Panicked)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A failure has ended the process or been logged by whoever was injected to do so.
+        let _ = self.stop(false);
+    }
+}
+
+/// A driver with everything but the thread of its loop.
+pub(crate) struct Assembly {
+    pub(crate) event_loop: EventLoop,
+    pub(crate) handle: ShardHandle,
+    pub(crate) reader: Reader,
+}
+
+/// Puts a driver together. In staged mode the stages' threads run from here on.
+pub(crate) fn assemble(parts: DriverParts, config: DriverConfig) -> Result<Assembly, DriverError> {
+    let DriverParts { store, node, records, outbox, blocks, clock, fatal } = parts;
+    let (sender, events) = unbounded();
+    let metrics = Arc::new(Metrics::default());
+    let statuses = Arc::new(StatusTable::default());
+    let applier = Arc::new(Mutex::new(Applier::new(config.apply)));
+    let reader = Reader::new(store.clone(), applier.clone());
+    let log = LogSink::new(store.clone(), metrics.clone(), fatal.clone());
+    let counted = (metrics.clone(), fatal.clone());
+    let apply = ApplyStage::new(store.clone(), applier, blocks, config.apply_batch_bytes, counted);
+    let limits = PipelineLimits {
+        apply_batch_bytes: config.apply_batch_bytes,
+        apply_backlog_bytes_max: config.apply_backlog_bytes_max,
+    };
+    let pipeline = match config.mode {
+        DriverMode::Inline => Pipeline::inline(log, apply, metrics.clone()),
+        DriverMode::Staged => {
+            Pipeline::staged((log, apply), &sender, limits, metrics.clone(), &fatal)?
+        }
+    };
+    let mut core = config.core;
+    core.seed ^= seed(&store);
+    let mut event_loop = EventLoop {
+        core: NodeCore::new(core, node),
+        events,
+        inputs: Vec::new(),
+        effects: Effects::default(),
+        pipeline,
+        rows: LogRound::default(),
+        writes: HashMap::new(),
+        reads: HashMap::new(),
+        tokens: 0,
+        permits: Vec::new(),
+        statuses: StatusWriter::new(statuses.clone()),
+        clock: clock.clone(),
+        outbox,
+        metrics: metrics.clone(),
+        stop: None,
+    };
+    for record in records {
+        event_loop.take(Event::Control(Input::Start(Box::new(record))));
+    }
+    let requests = Gauge::new(config.request_bytes_max);
+    let messages = Gauge::new(config.message_bytes_max);
+    let closed = AtomicBool::new(false);
+    let shared = Shared { sender, requests, messages, statuses, metrics, clock, closed };
+    let handle = ShardHandle { shared: Arc::new(shared) };
+    Ok(Assembly { event_loop, handle, reader })
+}
+
+/// Different on every start of every store.
+fn seed(store: &Store) -> u64 {
+    let id = store.id().0;
+    let (low, high) = id.split_first_chunk().expect("an id has 16 bytes");
+    let high: &[u8; 8] = high.try_into().expect("an id has 16 bytes");
+    u64::from_be_bytes(*low) ^ u64::from_be_bytes(*high) ^ store.boots().rotate_right(16)
+}
+
+/// The loop itself: one owner of the core, of the callers that wait, and of the order of effects.
+pub(crate) struct EventLoop {
+    core: NodeCore,
+    events: Receiver<Event>,
+    inputs: Vec<Input>,
+    effects: Effects,
+    pipeline: Pipeline,
+    /// Rows of others that ride with the next log round.
+    rows: LogRound,
+    writes: HashMap<u64, WaitingWrite>,
+    reads: HashMap<u64, WaitingRead>,
+    tokens: u64,
+    /// Bytes of messages that the next turn takes in.
+    permits: Vec<Permit>,
+    statuses: StatusWriter,
+    clock: Arc<dyn Clock>,
+    outbox: Arc<dyn Outbox>,
+    metrics: Arc<Metrics>,
+    stop: Option<Stop>,
+}
+
+/// How the loop ends.
+#[derive(Clone, Copy)]
+struct Stop {
+    flush: bool,
+}
+
+impl EventLoop {
+    fn run(mut self, store: &Store) -> Result<(), StoreError> {
+        let stop = loop {
+            let wait = self.wait();
+            self.take_events(wait);
+            if let Some(stop) = self.stop {
+                break stop;
+            }
+            if !self.pipeline.is_full() {
+                self.turn();
+                self.execute();
+            }
+        };
+        self.pipeline.finish();
+        // What waits in the maps and the channel is dropped with them, and thereby refused.
+        if stop.flush { store.sync() } else { Ok(()) }
+    }
+
+    pub(crate) fn turn(&mut self) {
+        let now = self.clock.now();
+        add(&self.metrics.turns, 1);
+        add(&self.metrics.inputs, self.inputs.len() as u64);
+        self.metrics.last_turn_ms.store(now.monotonic_ms, Ordering::Relaxed);
+        for input in &self.inputs {
+            if let &Input::Applied { group, index } = input {
+                self.statuses.applied(group, index);
+            }
+        }
+        self.core.turn(&mut self.inputs, now, &mut self.effects);
+        self.permits.clear();
+    }
+
+    /// Waits for the first event, but not longer than `wait`, and takes in what else is there.
+    pub(crate) fn take_events(&mut self, wait: Option<Duration>) {
+        let mut next = match wait {
+            Some(wait) => match self.events.recv_timeout(wait) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => unreachable!("stages and handles send"),
+            },
+            None => self.events.try_recv().ok(),
+        };
+        let mut taken = 0;
+        while let Some(event) = next {
+            self.take(event);
+            taken += 1;
+            next = if taken < EVENTS_PER_TURN_MAX { self.events.try_recv().ok() } else { None };
+        }
+    }
+
+    /// How long nothing needs doing without an event; `None` if a turn is due now.
+    fn wait(&self) -> Option<Duration> {
+        if self.pipeline.is_full() {
+            return Some(PAUSE_MAX);
+        }
+        let is_idle = self.inputs.is_empty() && self.rows.is_empty();
+        let left = self.core.next_tick_ms().saturating_sub(self.clock.now().monotonic_ms);
+        (is_idle && left > 0).then(|| Duration::from_millis(left))
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Propose { group, command, deadline_ms, waiting } => {
+                let token = self.token();
+                self.writes.insert(token.0, waiting);
+                self.inputs.push(Input::Propose { group, token, command, deadline_ms });
+            }
+            Event::Read { group, deadline_ms, waiting } => {
+                let token = self.token();
+                self.reads.insert(token.0, waiting);
+                self.inputs.push(Input::Read { group, token, deadline_ms });
+            }
+            Event::Messages { messages, permit } => {
+                self.inputs.extend(messages.into_iter().map(Input::Message));
+                self.permits.push(permit);
+            }
+            Event::Rows { rows, completion } => {
+                self.rows.rows.extend(rows);
+                self.rows.completions.push(completion);
+            }
+            Event::Control(input) => {
+                if let Input::Start(record) = &input {
+                    self.statuses.started(record);
+                }
+                self.inputs.push(input);
+            }
+            Event::Logged { inputs, rounds } => {
+                self.pipeline.logged(rounds);
+                self.inputs.extend(inputs);
+            }
+            Event::Applied(inputs) => self.inputs.extend(inputs),
+            Event::Refresh => self.statuses.changed(&self.core.statuses()),
+            Event::Stop { flush } => self.stop = Some(Stop { flush }),
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+
+    /// Carries out a turn's effects. Answers that wait for nothing on disk go before the disk.
+    pub(crate) fn execute(&mut self) {
+        let mut effects = mem::take(&mut self.effects);
+        if !effects.messages.is_empty() {
+            add(&self.metrics.messages_out, effects.messages.len() as u64);
+            self.outbox.send(mem::take(&mut effects.messages));
+        }
+        self.statuses.changed(&effects.changed);
+        self.answer(&effects);
+        let mut log = mem::take(&mut self.rows);
+        log.persist = mem::take(&mut effects.persist);
+        if !log.is_empty() {
+            self.pipeline.persist(log, &mut self.inputs);
+        }
+        if !effects.committed.is_empty() {
+            self.apply(&mut effects);
+        }
+        for &wanted in &effects.fetches {
+            self.pipeline.fetch(wanted, &mut self.inputs);
+        }
+        effects.clear();
+        self.effects = effects;
+    }
+
+    fn answer(&mut self, effects: &Effects) {
+        add(&self.metrics.refused, effects.replies.len() as u64);
+        for reply in &effects.replies {
+            let waiting = self.writes.remove(&reply.token.0).expect(ONCE);
+            waiting.answer(Err(reply.refusal));
+        }
+        for answer in &effects.reads {
+            let waiting = self.reads.remove(&answer.token.0).expect(ONCE);
+            waiting.answer(answer.result);
+        }
+    }
+
+    fn apply(&mut self, effects: &mut Effects) {
+        let mut round = ApplyRound::default();
+        for one in &effects.proposed {
+            let waiting = self.writes.remove(&one.token.0).expect(ONCE);
+            let (group, index, position) = (one.group, one.index, one.position);
+            round.waiting.push_back(WaitingCommand { group, index, position, waiting });
+        }
+        round.committed = mem::take(&mut effects.committed);
+        self.statuses.committed(&round.committed);
+        self.pipeline.apply(round, &mut self.inputs);
+    }
+}
+
+const ONCE: &str = "the core answers every request once";

@@ -1,0 +1,85 @@
+//! Executes what the core decides: the database, the log, applying, reading, threads.
+//!
+//! Owns everything between [`ledger_shard_core::NodeCore`] and the disk. Must never decide anything
+//! about consensus or state: effects are carried out as they come.
+
+mod apply;
+pub mod boot;
+mod clock;
+mod driver;
+mod handle;
+mod ingress;
+mod log;
+mod metrics;
+mod pipeline;
+mod reads;
+mod status;
+mod store;
+mod view;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+pub use clock::{Clock, SystemClock};
+pub use driver::{Driver, DriverConfig, DriverError, DriverParts};
+pub use handle::{
+    AppliedCommand, BlockListener, Outbox, ProposeCompletion, ProposeOutcome, ReadCompletion,
+    RowsCompletion, ShardHandle,
+};
+pub use metrics::{Metrics, MetricsSnapshot, SYNC_BUCKETS};
+pub use pipeline::DriverMode;
+pub use reads::Reader;
+pub use store::{
+    FORMAT_VERSION, JoinError, NodeKeySeed, OpenError, Store, StoreConfig, StoreError,
+};
+pub use view::{LiveView, SnapshotView};
+
+pub use ledger_shard_core::CoreConfig;
+/// The core's vocabulary, for those who must not name the core itself.
+pub use ledger_shard_core::apply::{
+    ApplyConfig, CommandResult, ConditionFailure, FailedCondition, NewBlock, ProvedKey, TipProof,
+    genesis_rows,
+};
+pub use ledger_shard_core::command::create_vault::CreateVaultCommand as CreateVaultBlock;
+pub use ledger_shard_core::command::system::{
+    self, CreateNamespace, CreateShards, CreateVault, FIRST_OWNER_EPOCH, Found, Founder,
+    RegisterNode, SystemCommand, SystemRefusal, SystemResult, VaultActive,
+};
+pub use ledger_shard_core::command::write::{CommittedWrite, WriteCommand, WriteResult};
+pub use ledger_shard_core::effects::{
+    BootRecord, GroupMessage, GroupStatus, Lane, Now, OutMessage, Refusal, Replica, Role,
+};
+pub use ledger_shard_core::entry::{Command, CommandKind, FEATURE_LEVEL};
+pub use ledger_shard_core::query::{
+    self, Entity, EntityQuery, Page, PageLimits, QueryError, Relationship, RelationshipQuery,
+    StoredBlock,
+};
+pub use ledger_shard_core::rows::{SequenceContract, VaultRow, VaultStatus};
+pub use ledger_shard_core::view::{Family, RowWrite, StateView};
+
+/// Ends the process with a reason. Called when going on could break a promise: a write or sync failed,
+/// a state machine stopped, a thread panicked.
+#[derive(Clone)]
+pub struct Fatal(Arc<dyn Fn(&str) -> Infallible + Send + Sync>);
+
+impl Fatal {
+    /// Ends by this function, which is told why and cannot return.
+    pub fn new(end: impl Fn(&str) -> Infallible + Send + Sync + 'static) -> Fatal {
+        Fatal(Arc::new(end))
+    }
+
+    pub(crate) fn end(&self, reason: &str) -> ! {
+        match (self.0)(reason) {}
+    }
+}
+
+/// The [`Fatal`] of a server: tells why and aborts.
+pub fn abort_process() -> Fatal {
+    Fatal::new(|reason| {
+        tracing::error!(reason, "the node cannot go on");
+        std::process::abort()
+    })
+}
+
+#[cfg(test)]
+mod tests;

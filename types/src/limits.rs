@@ -1,0 +1,36 @@
+//! Every bound a client or a peer can meet. Checked before anything is proposed; told by `GetServerInfo`.
+
+/// Largest request message in bytes.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest entity key, and largest resource, relation or subject, in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Largest entity value in bytes.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Most operations in one request.
+pub const OPERATIONS_MAX: usize = 10_000;
+/// Largest state key in bytes, its tag included.
+pub const STATE_KEY_BYTES_MAX: usize = 2048;
+/// Largest client id or actor in bytes.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
+/// Largest namespace or node name in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Most keys in one batch read or verified read.
+pub const KEYS_PER_READ_MAX: usize = 1000;
+/// Items in a page when the request names no size.
+pub const PAGE_ITEMS_DEFAULT: usize = 100;
+/// Most items in a page.
+pub const PAGE_ITEMS_MAX: usize = 10_000;
+/// Bytes after which a page is cut short.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest page token in bytes.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 4096;
+/// A failed condition shows the current value only up to this many bytes.
+pub const CONDITION_VALUE_BYTES_MAX: usize = 1024;
+/// Longest deadline honoured, in milliseconds; later ones are cut to it.
+pub const DEADLINE_MS_MAX: u64 = 60_000;
+/// Deadline of a request that names none, in milliseconds.
+pub const DEADLINE_MS_DEFAULT: u64 = 10_000;
+
+const _: () = assert!(1 + 3 * KEY_BYTES_MAX + 2 > STATE_KEY_BYTES_MAX, "relationship length needs its own check");
+const _: () = assert!(KEY_BYTES_MAX < STATE_KEY_BYTES_MAX, "any legal entity key fits a state key");
+const _: () = assert!(VALUE_BYTES_MAX < REQUEST_BYTES_MAX, "one largest value fits a request");
