@@ -1,0 +1,37 @@
+# Every target builds the whole workspace in the release profile: one set of features, so RocksDB is
+# compiled once and shared by all of them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferadb-ledger/target
+BINARIES := $(CARGO_TARGET_DIR)/release
+CARGO_SCOPE := --release --workspace --locked
+
+.PHONY: help setup build demo test lint tidy bench
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Check for the tools the build needs, installing them where possible
+	@./xtask/setup.sh
+
+build: setup ## Build everything
+	cargo build $(CARGO_SCOPE)
+
+demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS="--keep" and others)
+	$(BINARIES)/ledger demo $(ARGS)
+
+test: setup ## Run every test
+	cargo test $(CARGO_SCOPE)
+
+lint: setup ## Formatting, clippy and documentation, warnings refused
+	cargo fmt --all --check
+	cargo clippy $(CARGO_SCOPE) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_SCOPE) --no-deps
+
+tidy: ## Check the rules of the repository: arrows, sizes, documents, lockfile, manifests
+	cargo xtask tidy
+
+bench: setup ## Run the benchmarks
+	cargo bench --workspace --locked --bench '*'

@@ -1,0 +1,189 @@
+//! Namespaces and vaults. Making one is not repeated once it may have happened: a second request would
+//! make a second.
+
+use ledger_proof::BlockHeader;
+use ledger_proto::convert::{block, ids};
+use ledger_proto::v1;
+use ledger_types::{Digest, GroupId, NamespaceId, VaultId, VaultRef};
+
+use crate::attempt::Effect;
+use crate::call::CallKind;
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::leaders::Route;
+use crate::method;
+use crate::read::digest;
+use crate::write::wire_vault;
+
+/// Items asked for in a page of a whole list.
+const PAGE_ITEMS: u32 = 1_000;
+
+/// A namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Namespace {
+    /// Its id.
+    pub id: NamespaceId,
+    /// Its name.
+    pub name: String,
+    /// The group of its own entities.
+    pub shard: GroupId,
+    /// Names of the nodes of that group.
+    pub nodes: Vec<String>,
+    /// What it is doing.
+    pub status: v1::NamespaceStatus,
+}
+
+/// A vault.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vault {
+    /// Its full name.
+    pub vault: VaultRef,
+    /// The newest height, as far as the node that answered knows.
+    pub height: u64,
+    /// The state root at that height.
+    pub state_root: Digest,
+    /// Names of the nodes of its group.
+    pub nodes: Vec<String>,
+    /// Name of its group's leader; empty if unknown.
+    pub leader: String,
+    /// What it is doing.
+    pub status: v1::VaultStatus,
+}
+
+/// Asks the directory, to read.
+const ASKS_DIRECTORY: CallKind = CallKind { route: Route::Directory, effect: Effect::Reads };
+/// Changes the directory.
+const CHANGES_DIRECTORY: CallKind =
+    CallKind { route: Route::Directory, effect: Effect::WritesEachTime };
+
+impl Client {
+    /// Makes a namespace. Errors: its name is taken, among others; after an unknown outcome
+    /// [`Client::namespace_by_name`] tells whether it was made.
+    pub async fn create_namespace(&self, name: &str) -> Result<NamespaceId, ClientError> {
+        let request = v1::CreateNamespaceRequest { name: name.to_owned(), shard_id: None };
+        let answer = self.call(method::CREATE_NAMESPACE, CHANGES_DIRECTORY, &request).await?;
+        namespace_id(answer.namespace_id)
+    }
+
+    /// A namespace by its id.
+    pub async fn namespace(&self, id: NamespaceId) -> Result<Namespace, ClientError> {
+        let (id, _) = wire_vault(VaultRef { namespace: id, vault: VaultId(0) })?;
+        let id = id.expect("wire_vault sets the namespace");
+        self.lookup_namespace(v1::get_namespace_request::Lookup::NamespaceId(id)).await
+    }
+
+    /// A namespace by its name.
+    pub async fn namespace_by_name(&self, name: &str) -> Result<Namespace, ClientError> {
+        self.lookup_namespace(v1::get_namespace_request::Lookup::Name(name.to_owned())).await
+    }
+
+    async fn lookup_namespace(
+        &self,
+        lookup: v1::get_namespace_request::Lookup,
+    ) -> Result<Namespace, ClientError> {
+        let request = v1::GetNamespaceRequest { lookup: Some(lookup) };
+        namespace(self.call(method::GET_NAMESPACE, ASKS_DIRECTORY, &request).await?)
+    }
+
+    /// All namespaces, by id.
+    pub async fn namespaces(&self) -> Result<Vec<Namespace>, ClientError> {
+        let mut all = Vec::new();
+        let mut request = v1::ListNamespacesRequest { page_token: None, page_size: PAGE_ITEMS };
+        loop {
+            let page = self.call(method::LIST_NAMESPACES, ASKS_DIRECTORY, &request).await?;
+            for wire in page.namespaces {
+                all.push(namespace(wire)?);
+            }
+            request.page_token = page.next_page_token.filter(|token| !token.is_empty());
+            if request.page_token.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Makes a vault and its genesis block. After an unknown outcome the namespace may have one vault
+    /// more than the caller knows of.
+    pub async fn create_vault(
+        &self,
+        namespace: NamespaceId,
+    ) -> Result<(VaultRef, BlockHeader), ClientError> {
+        let (namespace_id, _) = wire_vault(VaultRef { namespace, vault: VaultId(0) })?;
+        let request = v1::CreateVaultRequest { namespace_id, ..v1::CreateVaultRequest::default() };
+        let answer = self.call(method::CREATE_VAULT, CHANGES_DIRECTORY, &request).await?;
+        let vault = answer.vault_id.ok_or(ClientError::Malformed("vault_id"))?;
+        let vault = ids::vault(Some(vault)).map_err(|_| ClientError::Malformed("vault_id"))?;
+        let genesis = answer.genesis.as_ref().and_then(|genesis| block::header(genesis).ok());
+        let genesis = genesis.ok_or(ClientError::Malformed("genesis"))?;
+        let vault = VaultRef { namespace, vault };
+        if genesis.vault != vault {
+            return Err(ClientError::Malformed("genesis"));
+        }
+        Ok((vault, genesis))
+    }
+
+    /// A vault.
+    pub async fn vault(&self, vault: VaultRef) -> Result<Vault, ClientError> {
+        let (namespace_id, vault_id) = wire_vault(vault)?;
+        let request = v1::GetVaultRequest { namespace_id, vault_id };
+        let kind = CallKind::reads(Route::Any(Some(vault)));
+        vault_of(self.call(method::GET_VAULT, kind, &request).await?)
+    }
+
+    /// All vaults, or those of one namespace, by namespace and id.
+    pub async fn vaults(&self, namespace: Option<NamespaceId>) -> Result<Vec<Vault>, ClientError> {
+        let namespace_id = match namespace {
+            Some(namespace) => wire_vault(VaultRef { namespace, vault: VaultId(0) })?.0,
+            None => None,
+        };
+        let mut all = Vec::new();
+        let page_size = Some(PAGE_ITEMS);
+        let mut request = v1::ListVaultsRequest { page_size, page_token: None, namespace_id };
+        loop {
+            let page = self.call(method::LIST_VAULTS, ASKS_DIRECTORY, &request).await?;
+            for wire in page.vaults {
+                all.push(vault_of(wire)?);
+            }
+            request.page_token = page.next_page_token.filter(|token| !token.is_empty());
+            if request.page_token.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn namespace_id(wire: Option<v1::NamespaceId>) -> Result<NamespaceId, ClientError> {
+    ids::namespace(wire).map_err(|_| ClientError::Malformed("namespace_id"))
+}
+
+fn names(nodes: Vec<v1::NodeId>) -> Vec<String> {
+    nodes.into_iter().map(|node| node.id).collect()
+}
+
+fn namespace(wire: v1::GetNamespaceResponse) -> Result<Namespace, ClientError> {
+    let status = wire.status();
+    Ok(Namespace {
+        id: namespace_id(wire.namespace_id)?,
+        name: wire.name,
+        shard: GroupId(u64::from(wire.shard_id.map_or(0, |shard| shard.id))),
+        nodes: names(wire.member_nodes),
+        status,
+    })
+}
+
+fn vault_of(wire: v1::GetVaultResponse) -> Result<Vault, ClientError> {
+    let status = wire.status();
+    let vault = ids::named_vault_ref(wire.namespace_id, wire.vault_id);
+    // A vault that is registered but not made yet has no state.
+    let state_root = match &wire.state_root {
+        None => Digest::ZERO,
+        some => digest("state_root", some.as_ref())?,
+    };
+    Ok(Vault {
+        vault: vault.map_err(|_| ClientError::Malformed("vault_id"))?,
+        height: wire.height,
+        state_root,
+        nodes: names(wire.nodes),
+        leader: wire.leader.map_or_else(String::new, |leader| leader.id),
+        status,
+    })
+}

@@ -1,0 +1,307 @@
+//! One call: choose a node, send, learn from the answer, repeat what may be repeated until the deadline.
+//!
+//! Must never change a request between attempts: a write keeps its idempotency key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::attempt::{Effect, Failure, Next, leader_told, leader_told_by};
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::leaders::Route;
+use crate::method::{EncodedRequests, Method};
+use crate::nodes::Node;
+use crate::retry::Backoff;
+
+/// Largest answer that is accepted, in bytes: a full page and what frames it.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Hints that one call follows without waiting in between, so that two nodes that name each other do not
+/// make it spin.
+const HINTS_FOLLOWED_MAX: u32 = 3;
+/// With less time left than this another attempt is not worth its cost.
+const ATTEMPT_MIN: Duration = Duration::from_millis(2);
+
+/// Where a call goes and what may be done with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallKind {
+    /// Whom to ask first.
+    pub route: Route,
+    /// What the call does.
+    pub effect: Effect,
+}
+
+impl CallKind {
+    /// A call that only reads.
+    pub fn reads(route: Route) -> CallKind {
+        CallKind { route, effect: Effect::Reads }
+    }
+}
+
+/// The state of one call between its attempts.
+struct Progress {
+    started: Instant,
+    deadline: Instant,
+    kind: CallKind,
+    backoff: Backoff,
+    hints_followed: u32,
+    hint: Option<Arc<Node>>,
+    failed_at: Option<Arc<str>>,
+    may_have_happened: bool,
+    last: Option<Box<ClientError>>,
+}
+
+impl Client {
+    /// Makes a call whose request is already encoded, as tools that prepare their requests do. Follows
+    /// leader hints and repeats attempts like every other call.
+    pub async fn call_encoded<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        kind: CallKind,
+        request: Bytes,
+    ) -> Result<R, ClientError>
+    where
+        R: Message + Default + 'static,
+    {
+        let mut progress = self.begin(kind);
+        loop {
+            let node = self.choose(&mut progress);
+            let limit = progress.attempt_limit(self)?;
+            let attempt = send(node.channel(), method.path(), request.clone(), limit);
+            let failure = match tokio::time::timeout(limit, attempt).await {
+                Ok(Ok(response)) => {
+                    self.inner.nodes.answered(&node);
+                    let (group, leader) = leader_told(response.metadata());
+                    self.inner.leaders.learn(kind.route, group, leader);
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => Failure::from_status(&status),
+                Err(_) => Failure::TimedOut,
+            };
+            self.after_failure(&mut progress, &node, failure).await?;
+        }
+    }
+
+    /// Makes a call.
+    pub(crate) async fn call<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        kind: CallKind,
+        request: &Q,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        self.call_encoded(method, kind, request.encode_to_vec().into()).await
+    }
+
+    /// Makes a call to one node and no other, once.
+    pub(crate) async fn call_node<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        address: &str,
+        request: &Q,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        let node = self.inner.nodes.get_or_add(address);
+        let node = node.ok_or_else(|| ClientError::Config(format!("{address:?} is no address")))?;
+        let limit = self.inner.config.attempt_timeout.min(self.deadline);
+        let attempt = send(node.channel(), method.path(), request.encode_to_vec().into(), limit);
+        let failure = match tokio::time::timeout(limit, attempt).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => Failure::from_status(&status),
+            Err(_) => Failure::TimedOut,
+        };
+        Err(failure.into_error(node.address()))
+    }
+
+    /// Opens a stream of answers. Attempts are repeated until it is open; afterwards it is the caller's.
+    pub(crate) async fn open_stream<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        kind: CallKind,
+        request: &Q,
+    ) -> Result<Streaming<R>, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        let request = Bytes::from(request.encode_to_vec());
+        let mut progress = self.begin(kind);
+        loop {
+            let node = self.choose(&mut progress);
+            let limit = progress.attempt_limit(self)?;
+            let attempt = open(node.channel(), method.path(), request.clone());
+            let failure = match tokio::time::timeout(limit, attempt).await {
+                Ok(Ok(response)) => {
+                    self.inner.nodes.answered(&node);
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => Failure::from_status(&status),
+                Err(_) => Failure::TimedOut,
+            };
+            self.after_failure(&mut progress, &node, failure).await?;
+        }
+    }
+
+    fn begin(&self, kind: CallKind) -> Progress {
+        let started = Instant::now();
+        Progress {
+            started,
+            deadline: started + self.deadline,
+            kind,
+            backoff: Backoff::new(&self.inner.config.retry),
+            hints_followed: 0,
+            hint: None,
+            failed_at: None,
+            may_have_happened: false,
+            last: None,
+        }
+    }
+
+    /// The node for the next attempt: the one just hinted at, the leader as far as known, or one in turn.
+    fn choose(&self, progress: &mut Progress) -> Arc<Node> {
+        let inner = &self.inner;
+        if let Some(node) = progress.hint.take() {
+            return node;
+        }
+        let avoid = progress.failed_at.as_deref();
+        let leader = inner.leaders.lookup(progress.kind.route);
+        let leader = leader.filter(|leader| Some(&**leader) != avoid);
+        let leader = leader.and_then(|leader| inner.nodes.get_or_add(&leader));
+        match leader.filter(|node| !inner.nodes.is_resting(node)) {
+            Some(node) => node,
+            None => inner.nodes.next(avoid),
+        }
+    }
+
+    /// Learns from a failure and waits until the next attempt, or ends the call.
+    async fn after_failure(
+        &self,
+        progress: &mut Progress,
+        node: &Arc<Node>,
+        failure: Failure,
+    ) -> Result<(), ClientError> {
+        let inner = &self.inner;
+        let kind = progress.kind;
+        if failure.is_node_trouble() {
+            inner.leaders.forget(kind.route, node.address());
+        }
+        match &failure {
+            Failure::NotConnected(_) | Failure::Broken(_) => inner.nodes.failed(node),
+            Failure::TimedOut => {}
+            Failure::Refused(error) => {
+                inner.leaders.forget(kind.route, node.address());
+                let (group, leader) = leader_told_by(error);
+                inner.leaders.learn(kind.route, group, leader);
+            }
+        }
+        let next = failure.next(kind.effect);
+        let writes = kind.effect != Effect::Reads;
+        progress.may_have_happened |= writes && failure.may_have_happened();
+        let timed_out = matches!(failure, Failure::TimedOut);
+        let error = failure.into_error(node.address());
+        if next == Next::GiveUp {
+            return Err(progress.give_up(error));
+        }
+        let now = Instant::now();
+        if !inner.budget.take(now) {
+            let outcome_unknown = progress.may_have_happened;
+            return Err(ClientError::RetryBudgetSpent { last: Box::new(error), outcome_unknown });
+        }
+        // What an earlier attempt said tells more than that the last one ran out of time.
+        if !(timed_out && progress.last.is_some()) {
+            progress.last = Some(Box::new(error));
+        }
+        progress.failed_at = Some(node.address().into());
+        let wait = match next {
+            Next::Follow(address) if progress.hints_followed < HINTS_FOLLOWED_MAX => {
+                progress.hints_followed += 1;
+                progress.hint = inner.nodes.get_or_add(&address);
+                Duration::ZERO
+            }
+            Next::After(asked) => asked.max(progress.backoff.wait()),
+            _ => progress.backoff.wait(),
+        };
+        if now + wait >= progress.deadline {
+            return Err(progress.deadline_exceeded());
+        }
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// The time for the next attempt. Errors: there is none left.
+    fn attempt_limit(&mut self, client: &Client) -> Result<Duration, ClientError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left < ATTEMPT_MIN {
+            return Err(self.deadline_exceeded());
+        }
+        Ok(left.min(client.inner.config.attempt_timeout))
+    }
+
+    fn deadline_exceeded(&mut self) -> ClientError {
+        ClientError::DeadlineExceeded {
+            waited: self.started.elapsed(),
+            outcome_unknown: self.may_have_happened,
+            last: self.last.take(),
+        }
+    }
+
+    /// The error of a call that ends with `error`: if an earlier attempt, or this one, may have changed
+    /// something, that is what the caller must learn.
+    fn give_up(&self, error: ClientError) -> ClientError {
+        if self.may_have_happened {
+            return ClientError::OutcomeUnknown(Box::new(error));
+        }
+        error
+    }
+}
+
+async fn send<R>(
+    channel: Channel,
+    path: &'static str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Response<R>, Status>
+where
+    R: Message + Default + 'static,
+{
+    let mut request = Request::new(body);
+    request.set_timeout(limit);
+    let mut transport = ready(channel).await?;
+    transport.unary(request, PathAndQuery::from_static(path), EncodedRequests::new()).await
+}
+
+async fn open<R>(
+    channel: Channel,
+    path: &'static str,
+    body: Bytes,
+) -> Result<Response<Streaming<R>>, Status>
+where
+    R: Message + Default + 'static,
+{
+    let path = PathAndQuery::from_static(path);
+    let mut transport = ready(channel).await?;
+    transport.server_streaming(Request::new(body), path, EncodedRequests::new()).await
+}
+
+async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
+    let mut transport = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let ready = transport.ready().await;
+    ready.map_err(|error| Status::from_error(Box::new(error)))?;
+    Ok(transport)
+}

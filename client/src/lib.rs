@@ -1,0 +1,45 @@
+//! The client of a ledger cluster: calls, retries, leaders, proofs.
+//!
+//! Owns everything between an application and the wire. Answers of verified reads are checked here with
+//! `ledger-proof` and never just believed. Must never print, and never read the environment.
+
+mod admin;
+mod attempt;
+mod call;
+mod checkpoint_store;
+mod client;
+mod config;
+mod error;
+mod leaders;
+mod list;
+pub mod method;
+mod nodes;
+mod read;
+mod reason;
+mod retry;
+mod saved_proof;
+mod trust;
+mod verification;
+mod verified;
+mod watch;
+mod write;
+
+pub use admin::{Namespace, Vault};
+pub use attempt::Effect;
+pub use call::CallKind;
+pub use client::Client;
+pub use config::{ClientConfig, TrustSource};
+pub use error::{ClientError, RejectionCode, ServerError, WriteRejection};
+pub use leaders::Route;
+pub use ledger_proto::convert::Consistency;
+pub use ledger_proto::convert::reads::RelationshipFilter;
+pub use list::{Entity, EntityPages, ListOptions, Page, Relationship, RelationshipPages};
+pub use read::{BatchReadAnswer, Block, ReadAnswer, Tip};
+pub use reason::Reason;
+pub use retry::RetryPolicy;
+pub use saved_proof::{CheckedProof, SavedProof};
+pub use trust::{PINNED_BUNDLE_FILE, read_bundle, write_bundle};
+pub use verification::{Proved, VerificationError};
+pub use verified::{VerifiedGet, VerifiedOptions};
+pub use watch::{BlockNotice, BlockWatch};
+pub use write::{WriteReceipt, write_receipt};

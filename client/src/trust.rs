@@ -1,0 +1,138 @@
+//! Whose signatures count for this client: the trust bundle, from a file, from what is pinned, or pinned
+//! on first use. Must never replace a pinned bundle by one that it does not vouch for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ledger_proof::bundle_link::{Lowering, follow_link};
+use ledger_proof::{TrustBundle, VerifiedRead};
+use ledger_proto::v1;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use crate::call::CallKind;
+use crate::checkpoint_store::{read_bounded, write_atomically};
+use crate::client::Client;
+use crate::config::{ClientConfig, TrustSource};
+use crate::error::ClientError;
+use crate::leaders::Route;
+use crate::method;
+use crate::verification::VerificationError;
+
+/// Name of the pinned bundle in the state directory.
+pub const PINNED_BUNDLE_FILE: &str = "trust.bundle";
+/// Largest bundle file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The bundle, as far as there is one.
+#[derive(Debug)]
+pub(crate) struct TrustStore {
+    bundle: Mutex<Option<Arc<TrustBundle>>>,
+    /// Where a bundle believed on first use is pinned; `None` if the client does not do that.
+    first_use: Option<PathBuf>,
+    /// Set once the cluster has been asked, in this client's life, whether it shows what is pinned.
+    compared: OnceCell<()>,
+}
+
+impl TrustStore {
+    /// Reads the bundle that the settings name. Errors: a file that is missing, unless it may be; one
+    /// that is no bundle.
+    pub(crate) fn open(config: &ClientConfig) -> Result<TrustStore, ClientError> {
+        let pinned = config.state_dir.as_ref().map(|directory| directory.join(PINNED_BUNDLE_FILE));
+        let (bundle, first_use) = match &config.trust {
+            TrustSource::File(path) => {
+                let missing = || ClientError::State {
+                    path: path.clone(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                };
+                (Some(read_bundle(path)?.ok_or_else(missing)?), None)
+            }
+            TrustSource::Pinned => match &pinned {
+                Some(path) => (read_bundle(path)?, None),
+                None => (None, None),
+            },
+            TrustSource::FirstUse => {
+                let path = pinned.ok_or(ClientError::NoTrust)?;
+                (read_bundle(&path)?, Some(path))
+            }
+        };
+        let bundle = Mutex::new(bundle.map(Arc::new));
+        Ok(TrustStore { bundle, first_use, compared: OnceCell::new() })
+    }
+}
+
+impl Client {
+    /// The trust bundle that verified reads are checked against. With trust on first use the cluster is
+    /// asked once in the client's life: the bundle that it shows first is pinned; afterwards only what
+    /// the pinned bundle vouches for, link by link, takes its place.
+    pub async fn trust_bundle(&self) -> Result<Arc<TrustBundle>, ClientError> {
+        let store = &self.inner.trust;
+        if let Some(path) = &store.first_use {
+            store.compared.get_or_try_init(|| self.pin_or_compare(path)).await?;
+        }
+        let bundle = store.bundle.lock().clone();
+        bundle.ok_or(ClientError::NoTrust)
+    }
+
+    async fn pin_or_compare(&self, path: &Path) -> Result<(), ClientError> {
+        let request = v1::GetTrustBundleRequest::default();
+        let kind = CallKind::reads(Route::Directory);
+        let answer = self.call(method::GET_TRUST_BUNDLE, kind, &request).await?;
+        let chain = bundle_chain(&answer.bundles)?;
+        let newest = chain.last().expect("a chain has a first bundle").clone();
+        let mut bundle = self.inner.trust.bundle.lock();
+        if let Some(pinned) = &*bundle {
+            check_continues(pinned, &chain)?;
+            if **pinned == newest {
+                return Ok(());
+            }
+        }
+        write_atomically(path, &newest.encode())?;
+        *bundle = Some(Arc::new(newest));
+        Ok(())
+    }
+}
+
+/// Reads all bundles that the cluster shows: the first as it is, each later one as a proof that the one
+/// before vouches for it.
+fn bundle_chain(shown: &[Vec<u8>]) -> Result<Vec<TrustBundle>, ClientError> {
+    let malformed = |error| VerificationError::Malformed { what: "trust bundle", error };
+    let (first, links) = shown.split_first().ok_or(ClientError::Malformed("bundles"))?;
+    let mut chain = vec![TrustBundle::decode(first).map_err(malformed)?];
+    for link in links {
+        let link = VerifiedRead::decode(link).map_err(malformed)?;
+        let before = chain.last().expect("it begins with one");
+        let next = follow_link(before, &link, Lowering::Refused);
+        chain.push(next.map_err(VerificationError::Refused)?);
+    }
+    Ok(chain)
+}
+
+/// Checks that the chain goes through the pinned bundle.
+fn check_continues(pinned: &TrustBundle, chain: &[TrustBundle]) -> Result<(), VerificationError> {
+    if chain.contains(pinned) {
+        return Ok(());
+    }
+    let offered = chain.last().map_or(0, |newest| newest.sequence);
+    let pinned_sequence = pinned.sequence;
+    let skips = chain.first().is_some_and(|first| first.sequence > pinned_sequence);
+    Err(match skips {
+        true => VerificationError::TrustSuperseded { pinned: pinned_sequence, offered },
+        false => VerificationError::TrustChanged { pinned: pinned_sequence, offered },
+    })
+}
+
+/// Reads a bundle file; `None` if there is none.
+pub fn read_bundle(path: &Path) -> Result<Option<TrustBundle>, ClientError> {
+    let Some(bytes) = read_bounded(path, FILE_BYTES_MAX)? else { return Ok(None) };
+    let damaged = |error: ledger_proof::DecodeError| ClientError::StateDamaged {
+        path: path.to_owned(),
+        what: error.to_string(),
+    };
+    TrustBundle::decode(&bytes).map(Some).map_err(damaged)
+}
+
+/// Writes a bundle file, whole or not at all.
+pub fn write_bundle(path: &Path, bundle: &TrustBundle) -> Result<(), ClientError> {
+    write_atomically(path, &bundle.encode())
+}

@@ -1,0 +1,458 @@
+//! The arguments: every command, every option, their defaults and environment twins.
+//!
+//! Declares; must never act.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ledger_client::Relationship;
+use ledger_types::VaultRef;
+
+use crate::names;
+use crate::output::Format;
+
+/// Talks to a Ledger cluster: writes, reads whose answers are proved, watches, measures.
+#[derive(Parser, Debug)]
+#[command(name = "ledger-cli", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of all commands.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Nodes to begin with, host:port, separated by commas; others are learnt from them.
+    #[arg(
+        long = "addresses",
+        visible_alias = "endpoints",
+        short = 'a',
+        env = "LEDGER_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:50051",
+        global = true
+    )]
+    pub(crate) addresses: Vec<String>,
+
+    /// Form of the answer. Default: table; json for workload.
+    #[arg(long, short = 'o', env = "LEDGER_OUTPUT", value_enum, global = true)]
+    pub(crate) output: Option<Format>,
+
+    /// Longest time for a call, retries included.
+    #[arg(
+        long,
+        env = "LEDGER_DEADLINE",
+        default_value = "10s",
+        value_parser = names::duration,
+        global = true
+    )]
+    pub(crate) deadline: Duration,
+
+    /// Trust file that says whose signatures count.
+    #[arg(long, env = "LEDGER_TRUST", value_name = "FILE", global = true)]
+    pub(crate) trust: Option<PathBuf>,
+
+    /// Believe and pin what the cluster says about its signers the first time.
+    #[arg(
+        long,
+        env = "LEDGER_TRUST_ON_FIRST_USE",
+        value_parser = FalseyValueParser::new(),
+        global = true
+    )]
+    pub(crate) trust_on_first_use: bool,
+
+    /// Directory for checkpoints and pinned trust [default: ledger in the user's state directory].
+    #[arg(long, env = "LEDGER_STATE_DIR", value_name = "DIR", global = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// Name under which the cluster counts this client's writes [default: drawn at random].
+    #[arg(long, env = "LEDGER_CLIENT_ID", global = true)]
+    pub(crate) client_id: Option<String>,
+}
+
+impl Global {
+    /// The form of the answer of commands for people.
+    pub(crate) fn format(&self) -> Format {
+        self.output.unwrap_or_default()
+    }
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Set an entity, or create relationships.
+    Put(PutOptions),
+    /// Delete an entity or relationships.
+    Delete(DeleteOptions),
+    /// Read, checking the proof that comes with the answer.
+    Get(GetOptions),
+    /// List entities or relationships.
+    #[command(subcommand)]
+    List(ListCommand),
+    /// Show every block of a vault from a height on, then each new one.
+    Watch(WatchOptions),
+    /// Check a saved proof without any network.
+    Verify(VerifyOptions),
+    /// Whose signatures count.
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Nodes and groups.
+    Status(StatusOptions),
+    /// Namespaces.
+    #[command(subcommand)]
+    Namespace(NamespaceCommand),
+    /// Vaults.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Load.
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
+}
+
+/// The vault that a command is about.
+#[derive(Args, Debug)]
+pub(crate) struct VaultChoice {
+    /// The namespace, by number or name.
+    #[arg(long, short = 'n', env = "LEDGER_NAMESPACE")]
+    pub(crate) namespace: String,
+    /// The vault; 0 holds the namespace's own entities.
+    #[arg(long, short = 'v', env = "LEDGER_VAULT", default_value_t = 0)]
+    pub(crate) vault: u64,
+}
+
+/// A relationship given in parts, for resources that hold `#`.
+#[derive(Args, Debug)]
+pub(crate) struct RelationshipParts {
+    /// Resource of one relationship given in parts.
+    #[arg(long, requires = "relation", requires = "subject")]
+    pub(crate) resource: Option<String>,
+    /// Its relation.
+    #[arg(long, requires = "resource")]
+    pub(crate) relation: Option<String>,
+    /// Its subject.
+    #[arg(long, requires = "resource")]
+    pub(crate) subject: Option<String>,
+}
+
+impl RelationshipParts {
+    /// The relationship, if one was given in parts.
+    pub(crate) fn relationship(&self) -> Option<Relationship> {
+        Some(Relationship {
+            resource: self.resource.clone()?,
+            relation: self.relation.clone()?,
+            subject: self.subject.clone()?,
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PutOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Relationships to create, resource#relation@subject; all in one transaction.
+    #[arg(value_parser = names::relationship, conflicts_with = "key")]
+    pub(crate) relationships: Vec<Relationship>,
+    #[command(flatten)]
+    pub(crate) parts: RelationshipParts,
+    /// Entity to set.
+    #[arg(long, short = 'k')]
+    pub(crate) key: Option<String>,
+    /// Its value as text.
+    #[arg(long, requires = "key", conflicts_with_all = ["value_hex", "value_file"])]
+    pub(crate) value: Option<String>,
+    /// Its value as hexadecimal digits.
+    #[arg(long, requires = "key", conflicts_with = "value_file")]
+    pub(crate) value_hex: Option<String>,
+    /// File that holds its value.
+    #[arg(long, requires = "key", value_name = "FILE")]
+    pub(crate) value_file: Option<PathBuf>,
+    /// The entity counts as absent after this time.
+    #[arg(long, requires = "key", value_parser = names::duration, conflicts_with = "expires_at")]
+    pub(crate) ttl: Option<Duration>,
+    /// The entity counts as absent from this time on, Unix seconds.
+    #[arg(long, requires = "key")]
+    pub(crate) expires_at: Option<u64>,
+    #[command(flatten)]
+    pub(crate) condition: ConditionOptions,
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct ConditionOptions {
+    /// Only if the entity is absent.
+    #[arg(long, requires = "key")]
+    pub(crate) if_absent: bool,
+    /// Only if the entity is present.
+    #[arg(long, requires = "key")]
+    pub(crate) if_present: bool,
+    /// Only if the block of this height changed the entity last.
+    #[arg(long, requires = "key", value_name = "HEIGHT")]
+    pub(crate) if_version: Option<u64>,
+    /// Only if the entity has this value.
+    #[arg(long, requires = "key", value_name = "TEXT")]
+    pub(crate) if_value: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeleteOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Relationships to delete, resource#relation@subject.
+    #[arg(value_parser = names::relationship)]
+    pub(crate) relationships: Vec<Relationship>,
+    #[command(flatten)]
+    pub(crate) parts: RelationshipParts,
+    /// Entities to delete.
+    #[arg(long = "key", short = 'k')]
+    pub(crate) keys: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GetOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Relationships to look for, resource#relation@subject.
+    #[arg(value_parser = names::relationship)]
+    pub(crate) relationships: Vec<Relationship>,
+    #[command(flatten)]
+    pub(crate) parts: RelationshipParts,
+    /// Entities to read.
+    #[arg(long = "key", short = 'k')]
+    pub(crate) keys: Vec<String>,
+    /// Show every write acknowledged before now.
+    #[arg(long)]
+    pub(crate) linearizable: bool,
+    /// Believe the node that answers.
+    #[arg(long, conflicts_with_all = ["save_proof", "min_height"])]
+    pub(crate) unverified: bool,
+    /// Answer at this height or a later one.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) min_height: Option<u64>,
+    /// Keep the proof in a file that `verify` reads.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_proof: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ListCommand {
+    /// Entities by key prefix.
+    Entities(ListEntitiesOptions),
+    /// Relationships by resource, relation or subject.
+    Relationships(ListRelationshipsOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListEntitiesOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// What the keys begin with.
+    #[arg(long, default_value = "")]
+    pub(crate) prefix: String,
+    #[command(flatten)]
+    pub(crate) common: ListScope,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListRelationshipsOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Only this resource.
+    #[arg(long)]
+    pub(crate) resource: Option<String>,
+    /// Only this relation.
+    #[arg(long)]
+    pub(crate) relation: Option<String>,
+    /// Only this subject.
+    #[arg(long)]
+    pub(crate) subject: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: ListScope,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListScope {
+    /// Most items shown; 0 means all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) limit: usize,
+    /// Height to read at; the newest without one.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) at_height: Option<u64>,
+    /// Show every write acknowledged before now.
+    #[arg(long)]
+    pub(crate) linearizable: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// First block shown; the next new one without it.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) from: Option<u64>,
+    /// Leave after this many blocks.
+    #[arg(long)]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyOptions {
+    /// Proof file, as `get --save-proof` wrote it.
+    pub(crate) file: PathBuf,
+    /// Also require a signature time this near to now; by default the time of signing is shown, not judged.
+    #[arg(long)]
+    pub(crate) fresh: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TrustCommand {
+    /// Write what the cluster says about its signers to a file, to be handed to verifiers.
+    Export(TrustExportOptions),
+    /// Show a trust file.
+    Show(TrustShowOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TrustExportOptions {
+    /// The file; it is replaced.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TrustShowOptions {
+    /// The file.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusOptions {
+    /// Also every group of every node.
+    #[arg(long)]
+    pub(crate) groups: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum NamespaceCommand {
+    /// Make a namespace.
+    Create {
+        /// Its name, unique in the cluster.
+        name: String,
+    },
+    /// List all namespaces.
+    List,
+    /// Show one.
+    Get {
+        /// Its number or name.
+        namespace: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum VaultCommand {
+    /// Make vaults in a namespace.
+    Create {
+        /// The namespace, by number or name.
+        #[arg(long, short = 'n', env = "LEDGER_NAMESPACE")]
+        namespace: String,
+        /// How many.
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+    },
+    /// List all vaults, or those of a namespace.
+    List {
+        /// The namespace, by number or name.
+        #[arg(long, short = 'n', env = "LEDGER_NAMESPACE")]
+        namespace: Option<String>,
+    },
+    /// Show one.
+    Get(VaultChoice),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum WorkloadCommand {
+    /// Clients that each send the next request when the last one is answered.
+    Run(WorkloadOptions),
+}
+
+/// What a workload does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Work {
+    /// Transactions of one entity.
+    Write,
+    /// Transactions of many entities, see --batch.
+    Batch,
+    /// Transactions of relationships, as many as --batch says.
+    Relationship,
+    /// Reads that any replica answers.
+    ReadEventual,
+    /// Reads that show every acknowledged write.
+    ReadLinearizable,
+    /// Reads whose proofs are checked.
+    Verified,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct WorkloadOptions {
+    /// What to do.
+    #[arg(long, value_enum, default_value = "write")]
+    pub(crate) op: Work,
+    /// Clients; each has one request under way.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) clients: usize,
+    /// Connections to each node, shared by the clients.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) connections: usize,
+    /// How long to measure.
+    #[arg(long, default_value = "10s", value_parser = names::duration)]
+    pub(crate) duration: Duration,
+    /// How long to run before that.
+    #[arg(long, default_value = "1s", value_parser = names::duration)]
+    pub(crate) warmup: Duration,
+    /// Vaults to use, namespace/vault, separated by commas; instead of --namespace.
+    #[arg(long, value_delimiter = ',', value_parser = names::vault)]
+    pub(crate) vaults: Vec<VaultRef>,
+    /// Namespace to use, by number or name; a name is made if it is unknown.
+    #[arg(long, short = 'n', env = "LEDGER_NAMESPACE", default_value = "workload")]
+    pub(crate) namespace: String,
+    /// Vaults to use in the namespace; missing ones are made.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) vault_count: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) value_bytes: usize,
+    /// Operations in a transaction of --op batch and relationship.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) batch: usize,
+    /// Different keys in each vault; reads write them first.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) keys: u64,
+    /// Threads of this program.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn declarations_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_relationship_may_hold_a_number_sign_when_given_in_parts() {
+        let line =
+            "ledger-cli get -n 1 -v 2 --resource file:/a#b --relation owner --subject user:x";
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        let Command::Get(options) = arguments.command else { panic!("not get") };
+        assert_eq!(options.parts.relationship().unwrap().resource, "file:/a#b");
+        let line = "ledger-cli get -n 1 --resource file:/a#b";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err());
+    }
+}

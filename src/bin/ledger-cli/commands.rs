@@ -1,0 +1,32 @@
+//! One file per command.
+
+pub(crate) mod get;
+mod list;
+mod put;
+mod registry;
+mod status;
+mod trust;
+pub(crate) mod verify;
+mod watch;
+
+use crate::args::{Arguments, Command, WorkloadCommand};
+use crate::failure::Failure;
+use crate::workload;
+
+/// Carries a command out.
+pub(crate) async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Put(options) => put::put(options, global).await,
+        Command::Delete(options) => put::delete(options, global).await,
+        Command::Get(options) => get::run(options, global).await,
+        Command::List(command) => list::run(command, global).await,
+        Command::Watch(options) => watch::run(options, global).await,
+        Command::Verify(options) => verify::run(options, global),
+        Command::Trust(command) => trust::run(command, global).await,
+        Command::Status(options) => status::run(options, global).await,
+        Command::Namespace(command) => registry::namespace(command, global).await,
+        Command::Vault(command) => registry::vault(command, global).await,
+        Command::Workload(WorkloadCommand::Run(options)) => workload::run(options, global).await,
+    }
+}

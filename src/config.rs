@@ -1,0 +1,571 @@
+//! The node's settings: one table from which flags, environment, file and documentation follow.
+//!
+//! Owns names, defaults and validation. Precedence: flags, environment, TOML file, defaults. Must never
+//! ignore a key that it does not know, nor read anything after start.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ledger_shard::DriverMode;
+use ledger_types::check_name;
+use thiserror::Error;
+
+/// A setting as users see it.
+#[derive(Debug)]
+pub struct Setting {
+    /// Environment variable.
+    pub env: &'static str,
+    /// Command-line flag without dashes; with underscores instead of dashes it is the TOML key.
+    pub flag: &'static str,
+    /// Default as written; empty if it is derived.
+    pub default: &'static str,
+    /// What it means, with its unit.
+    pub doc: &'static str,
+}
+
+/// Every setting of a node.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        env: "LEDGER_NODE_ID",
+        flag: "node-id",
+        default: "",
+        doc: "Name of the node, [a-z0-9.-]; default: the ordinal that ends the host name, else 0",
+    },
+    Setting {
+        env: "LEDGER_LISTEN_ADDR",
+        flag: "listen-addr",
+        default: "0.0.0.0:50051",
+        doc: "Address of the gRPC listener",
+    },
+    Setting {
+        env: "LEDGER_HTTP_ADDR",
+        flag: "http-addr",
+        default: "0.0.0.0:9090",
+        doc: "Address of the HTTP listener: metrics and probes",
+    },
+    Setting {
+        env: "LEDGER_ADVERTISE_ADDR",
+        flag: "advertise-addr",
+        default: "",
+        doc: "host:port under which other nodes and clients reach this node; default: the host name \
+              (the listen address if that is no wildcard) with the listener's port",
+    },
+    Setting {
+        env: "LEDGER_DATA_DIR",
+        flag: "data-dir",
+        default: "/data",
+        doc: "Directory of the node's one store",
+    },
+    Setting {
+        env: "LEDGER_PEERS",
+        flag: "peers",
+        default: "",
+        doc: "Addresses of peers, host:port separated by commas; default: the addresses behind the \
+              headless service",
+    },
+    Setting {
+        env: "LEDGER_HEADLESS_SERVICE",
+        flag: "headless-service",
+        default: "inferadb-ledger:50051",
+        doc: "host:port whose DNS addresses are the peers when no peers are given",
+    },
+    Setting {
+        env: "BOOTSTRAP_EXPECT",
+        flag: "bootstrap-expect",
+        default: "3",
+        doc: "Nodes that found the cluster together; acts only on an empty data directory",
+    },
+    Setting {
+        env: "LEDGER_CLUSTER_DOMAIN",
+        flag: "cluster-domain",
+        default: "",
+        doc: "Name of the cluster in signed notes, used when it is founded; default: from its id",
+    },
+    Setting {
+        env: "LEDGER_ZONE",
+        flag: "zone",
+        default: "",
+        doc: "Failure zone of the node, told to the directory",
+    },
+    Setting {
+        env: "LEDGER_SHARDS",
+        flag: "shards",
+        default: "8",
+        doc: "Data shards made when the cluster is founded",
+    },
+    Setting {
+        env: "LEDGER_REPLICATION_FACTOR",
+        flag: "replication-factor",
+        default: "3",
+        doc: "Replicas of a shard, at most as many as there are nodes",
+    },
+    Setting {
+        env: "LEDGER_AUTO_CREATE_VAULTS",
+        flag: "auto-create-vaults",
+        default: "false",
+        doc: "Create a vault that a write names and nobody created",
+    },
+    Setting {
+        env: "LEDGER_DRIVER_MODE",
+        flag: "driver-mode",
+        default: "inline",
+        doc: "inline: one thread drives, persists and applies; staged: a thread for each",
+    },
+    Setting {
+        env: "LEDGER_WRITE_BUFFER_BYTES",
+        flag: "write-buffer-bytes",
+        default: "67108864",
+        doc: "Bytes of unflushed writes that the store keeps in memory",
+    },
+    Setting {
+        env: "LEDGER_BLOCK_CACHE_BYTES",
+        flag: "block-cache-bytes",
+        default: "33554432",
+        doc: "Bytes of the store's block cache",
+    },
+    Setting {
+        env: "LEDGER_TREE_CACHE_BYTES",
+        flag: "tree-cache-bytes",
+        default: "67108864",
+        doc: "Bytes of state-tree nodes kept in memory over all vaults",
+    },
+    Setting {
+        env: "LEDGER_WORKER_THREADS",
+        flag: "worker-threads",
+        default: "",
+        doc: "Threads that serve requests; default: half the processors, at least 1",
+    },
+    Setting {
+        env: "LEDGER_TICK_MS",
+        flag: "tick-ms",
+        default: "50",
+        doc: "Milliseconds of a Raft tick; elections begin after 10 to 20 ticks without a leader",
+    },
+    Setting {
+        env: "LEDGER_LOG",
+        flag: "log",
+        default: "info",
+        doc: "Log filter: a level, or targets with levels",
+    },
+    Setting {
+        env: "LEDGER_LOG_FORMAT",
+        flag: "log-format",
+        default: "",
+        doc: "json or text; default: text on a terminal, else json",
+    },
+];
+
+/// Variables under our prefix that belong to the command-line tools.
+const TOOL_VARIABLES: &[&str] = &[
+    "LEDGER_ENDPOINTS",
+    "LEDGER_STATE_DIR",
+    "LEDGER_TRUST_BUNDLE",
+    "LEDGER_TRUST_FIRST_USE",
+    "LEDGER_CLIENT_ID",
+    "LEDGER_TIMEOUT",
+    "LEDGER_CONFIG",
+    "LEDGER_BIN",
+];
+
+/// Where a value came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Origin {
+    /// The table.
+    Default,
+    /// The TOML file.
+    File,
+    /// The environment.
+    Environment,
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Environment => "environment",
+            Origin::Flag => "flag",
+        })
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A key that no setting has.
+    #[error("unknown setting `{key}` in the {origin}{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The key as written.
+        key: String,
+        /// Where it was.
+        origin: Origin,
+        /// The nearest known one.
+        suggestion: Option<String>,
+    },
+    /// A value that its setting does not take.
+    #[error("`{value}` is not a value of {flag} (from the {origin}): {reason}")]
+    BadValue {
+        /// The setting's flag.
+        flag: &'static str,
+        /// The value as written.
+        value: String,
+        /// Where it was.
+        origin: Origin,
+        /// What would be right.
+        reason: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or holds more than plain keys.
+    #[error("the configuration file {path} is malformed: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Settings as written, each with its origin.
+#[derive(Clone, Debug, Default)]
+pub struct RawConfig {
+    values: BTreeMap<&'static str, (String, Origin)>,
+}
+
+impl RawConfig {
+    /// Gathers all layers. `flags` are (flag, value) pairs; `environment` is the whole environment.
+    pub fn gather(
+        flags: &[(String, String)],
+        environment: impl Iterator<Item = (String, String)>,
+        file: Option<&Path>,
+    ) -> Result<RawConfig, ConfigError> {
+        let mut raw = RawConfig::default();
+        for setting in SETTINGS {
+            raw.values.insert(setting.flag, (setting.default.to_owned(), Origin::Default));
+        }
+        if let Some(path) = file {
+            raw.read_file(path)?;
+        }
+        for (name, value) in environment {
+            match SETTINGS.iter().find(|setting| setting.env == name) {
+                Some(setting) => raw.set(setting.flag, value, Origin::Environment),
+                None if is_foreign(&name) => {}
+                None => return Err(unknown(name, Origin::Environment, |setting| setting.env)),
+            }
+        }
+        for (flag, value) in flags {
+            match SETTINGS.iter().find(|setting| setting.flag == flag) {
+                Some(setting) => raw.set(setting.flag, value.clone(), Origin::Flag),
+                None => return Err(unknown(flag.clone(), Origin::Flag, |setting| setting.flag)),
+            }
+        }
+        Ok(raw)
+    }
+
+    /// The value of a setting and where it came from.
+    pub fn get(&self, flag: &str) -> (&str, Origin) {
+        let (value, origin) = self.values.get(flag).expect("every setting of the table has a value");
+        (value, *origin)
+    }
+
+    fn set(&mut self, flag: &'static str, value: String, origin: Origin) {
+        self.values.insert(flag, (value, origin));
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let malformed = |reason: String| ConfigError::Malformed { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let table: toml::Table = text.parse().map_err(|error| malformed(format!("{error}")))?;
+        for (key, value) in table {
+            let known = SETTINGS.iter().find(|setting| setting.flag.replace('-', "_") == key);
+            let Some(setting) = known else {
+                return Err(unknown(key, Origin::File, |setting| setting.flag));
+            };
+            let value = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(flag) => flag.to_string(),
+                _ => return Err(malformed(format!("`{key}` must be text, a number or a flag"))),
+            };
+            self.set(setting.flag, value, Origin::File);
+        }
+        Ok(())
+    }
+
+    fn parse<T>(
+        &self,
+        flag: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let (value, origin) = self.get(flag);
+        let value = value.trim();
+        read(value).map_err(|reason| {
+            ConfigError::BadValue { flag, value: value.to_owned(), origin, reason }
+        })
+    }
+}
+
+/// Variables that orchestration puts under our prefix when a service has our name.
+fn is_foreign(name: &str) -> bool {
+    let ours = name.starts_with("LEDGER_") || name == "BOOTSTRAP_EXPECT";
+    let rest = name.strip_prefix("LEDGER_").unwrap_or_default();
+    let service_link = rest == "PORT" || rest.starts_with("PORT_") || rest.contains("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT") || (rest.contains("_PORT_") && rest.contains("_TCP"));
+    !ours || service_link || TOOL_VARIABLES.contains(&name)
+}
+
+fn unknown(key: String, origin: Origin, name: fn(&Setting) -> &'static str) -> ConfigError {
+    let normal = key.replace('_', "-").to_lowercase();
+    let nearest = SETTINGS
+        .iter()
+        .map(|setting| (distance(&normal, &name(setting).replace('_', "-").to_lowercase()), name(setting)))
+        .min_by_key(|(distance, _)| *distance);
+    let suggestion = nearest.filter(|(distance, _)| *distance <= 4).map(|(_, name)| {
+        if origin == Origin::File { name.replace('-', "_") } else { name.to_owned() }
+    });
+    ConfigError::UnknownKey { key, origin, suggestion }
+}
+
+/// Levenshtein distance, for suggestions.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// Settings as used: validated, with everything derived.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the node.
+    pub name: String,
+    /// gRPC listener.
+    pub listen_addr: SocketAddr,
+    /// HTTP listener.
+    pub http_addr: SocketAddr,
+    /// host:port for others; derived from the host name if `None`.
+    pub advertise_addr: Option<String>,
+    /// Directory of the store.
+    pub data_dir: PathBuf,
+    /// Configured peers, host:port; empty to ask DNS.
+    pub peers: Vec<String>,
+    /// host:port whose DNS addresses are the peers when none are configured.
+    pub headless_service: String,
+    /// Founders of the cluster.
+    pub bootstrap_expect: usize,
+    /// Name of the cluster in signed notes, if chosen.
+    pub cluster_domain: Option<String>,
+    /// Failure zone.
+    pub zone: String,
+    /// Data shards made at founding.
+    pub shards: u32,
+    /// Replicas of a shard.
+    pub replication_factor: u32,
+    /// Create vaults on first write.
+    pub auto_create_vaults: bool,
+    /// How driver, log and apply share threads.
+    pub driver_mode: DriverMode,
+    /// Bytes of unflushed writes.
+    pub write_buffer_bytes: usize,
+    /// Bytes of the block cache.
+    pub block_cache_bytes: usize,
+    /// Bytes of state-tree nodes in memory.
+    pub tree_cache_bytes: usize,
+    /// Threads that serve requests.
+    pub worker_threads: usize,
+    /// Milliseconds of a Raft tick.
+    pub tick_ms: u64,
+    /// Log filter.
+    pub log: String,
+    /// Log as JSON; `None` to decide by the terminal.
+    pub log_json: Option<bool>,
+}
+
+impl Config {
+    /// Validates settings; `host_name` and `processors` are what defaults derive from.
+    pub fn from_raw(
+        raw: &RawConfig,
+        host_name: &str,
+        processors: usize,
+    ) -> Result<Config, ConfigError> {
+        let expect = raw.parse("bootstrap-expect", |text| number(text, 1, 7))?;
+        Ok(Config {
+            name: raw.parse("node-id", |text| node_name(text, host_name))?,
+            listen_addr: raw.parse("listen-addr", address)?,
+            http_addr: raw.parse("http-addr", address)?,
+            advertise_addr: raw.parse("advertise-addr", optional_host_port)?,
+            data_dir: raw.parse("data-dir", path)?,
+            peers: raw.parse("peers", host_ports)?,
+            headless_service: raw.parse("headless-service", host_port)?,
+            bootstrap_expect: usize::try_from(expect).expect("at most 7"),
+            cluster_domain: raw.parse("cluster-domain", optional_name)?,
+            zone: raw.parse("zone", |text| Ok(text.to_owned()))?,
+            shards: raw.parse("shards", |text| number(text, 1, 10_000))? as u32,
+            replication_factor: raw.parse("replication-factor", |text| number(text, 1, 7))? as u32,
+            auto_create_vaults: raw.parse("auto-create-vaults", flag)?,
+            driver_mode: raw.parse("driver-mode", driver_mode)?,
+            write_buffer_bytes: raw.parse("write-buffer-bytes", bytes)?,
+            block_cache_bytes: raw.parse("block-cache-bytes", bytes)?,
+            tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
+            worker_threads: raw.parse("worker-threads", |text| workers(text, processors))?,
+            tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
+            log: raw.parse("log", |text| Ok(text.to_owned()))?,
+            log_json: raw.parse("log-format", log_format)?,
+        })
+    }
+}
+
+fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("expected a whole number from {min} to {max}")),
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let bytes = number(text, 1 << 20, 1 << 40)?;
+    usize::try_from(bytes).map_err(|_| "too large for this machine".to_owned())
+}
+
+fn workers(text: &str, processors: usize) -> Result<usize, String> {
+    if text.is_empty() {
+        return Ok((processors / 2).max(1));
+    }
+    number(text, 1, 1024).map(|count| usize::try_from(count).expect("at most 1024"))
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "expected true or false".to_owned())
+}
+
+fn driver_mode(text: &str) -> Result<DriverMode, String> {
+    match text {
+        "inline" => Ok(DriverMode::Inline),
+        "staged" => Ok(DriverMode::Staged),
+        _ => Err("expected inline or staged".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<Option<bool>, String> {
+    match text {
+        "" => Ok(None),
+        "json" => Ok(Some(true)),
+        "text" => Ok(Some(false)),
+        _ => Err("expected json or text".to_owned()),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, such as 0.0.0.0:50051".to_owned())
+}
+
+fn host_port(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':');
+    let legal = parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if legal { Ok(text.to_owned()) } else { Err("expected host:port".to_owned()) }
+}
+
+fn optional_host_port(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() { Ok(None) } else { host_port(text).map(Some) }
+}
+
+fn host_ports(text: &str) -> Result<Vec<String>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(host_port).collect()
+}
+
+fn optional_name(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    check_name("cluster-domain", text).map_err(|error| error.to_string())?;
+    Ok(Some(text.to_owned()))
+}
+
+/// The configured name, else the ordinal that ends the host name (`ledger-2` is `2`), else `0`.
+fn node_name(text: &str, host_name: &str) -> Result<String, String> {
+    let ordinal = host_name.rsplit_once('-').map(|(_, last)| last);
+    let ordinal = ordinal.filter(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
+    let name = if text.is_empty() { ordinal.unwrap_or("0") } else { text };
+    check_name("node-id", name).map_err(|error| error.to_string())?;
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<RawConfig, ConfigError> {
+        let own = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
+        let flags: Vec<_> = flags.iter().map(own).collect();
+        RawConfig::gather(&flags, env.iter().map(own), None)
+    }
+
+    #[test]
+    fn flags_go_before_environment_and_environment_before_defaults() {
+        let raw = gather(&[("shards", "4")], &[("LEDGER_SHARDS", "2"), ("BOOTSTRAP_EXPECT", "1")])
+            .expect("known settings");
+        assert_eq!(raw.get("shards"), ("4", Origin::Flag));
+        assert_eq!(raw.get("bootstrap-expect"), ("1", Origin::Environment));
+        assert_eq!(raw.get("data-dir"), ("/data", Origin::Default));
+        let config = Config::from_raw(&raw, "ledger-2", 2).expect("valid");
+        assert_eq!((config.name.as_str(), config.shards, config.worker_threads), ("2", 4, 1));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_a_suggestion() {
+        let error = gather(&[], &[("LEDGER_SHARD", "4")]).expect_err("unknown");
+        assert!(error.to_string().contains("did you mean `LEDGER_SHARDS`?"), "{error}");
+        let error = gather(&[("data-dri", "x")], &[]).expect_err("unknown");
+        assert!(error.to_string().contains("`data-dir`"), "{error}");
+        let links = [("LEDGER_PORT_50051_TCP", "x"), ("LEDGER_SERVICE_HOST", "x"), ("HOME", "/")];
+        assert!(gather(&[], &links).is_ok(), "service links and others' variables are no settings");
+    }
+
+    #[test]
+    fn files_are_read_and_their_keys_checked() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("ledger.toml");
+        std::fs::write(&path, "shards = 3\npeers = \"a:1, b:2\"\n").expect("written");
+        let raw = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect("known keys");
+        assert_eq!(raw.get("shards"), ("3", Origin::File));
+        let config = Config::from_raw(&raw, "host", 8).expect("valid");
+        assert_eq!(config.peers, ["a:1", "b:2"]);
+        assert_eq!(config.name, "0");
+        std::fs::write(&path, "data_dirr = 3\n").expect("written");
+        let error = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect_err("unknown");
+        assert!(error.to_string().contains("`data_dir`"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_name_setting_and_origin() {
+        let raw = gather(&[], &[("LEDGER_LISTEN_ADDR", "localhost")]).expect("known");
+        let error = Config::from_raw(&raw, "host", 2).expect_err("no port").to_string();
+        assert!(error.contains("listen-addr") && error.contains("environment"), "{error}");
+        let raw = gather(&[("shards", "0")], &[]).expect("known");
+        assert!(Config::from_raw(&raw, "host", 2).is_err());
+    }
+}

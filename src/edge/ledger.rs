@@ -1,0 +1,68 @@
+//! The ledger's own service: which of its methods is answered where.
+//!
+//! Owns the method table and what `GetServerInfo` tells. The work is in `verified`, `report` and `trust`.
+
+use ledger_proto::convert::limits::wire_limits;
+use ledger_proto::v1;
+use ledger_proto::v1::ledger_client::LedgerClient;
+use ledger_proto::v1::ledger_server::Ledger;
+use ledger_types::limits::PAGE_BYTES_MAX;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::Edge;
+
+/// Version of the public API.
+const API_VERSION: &str = "ledger.v1";
+
+/// A client of another node for forwarded requests.
+pub(super) fn client(channel: Channel) -> LedgerClient<Channel> {
+    LedgerClient::new(channel).max_decoding_message_size(4 * PAGE_BYTES_MAX)
+}
+
+#[tonic::async_trait]
+impl Ledger for Edge {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(self.status_report(request).await?)
+    }
+
+    async fn get_server_info(
+        &self,
+        _request: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let mut features = vec!["client-sequences".to_owned(), "verified-get".to_owned()];
+        if self.slot.peek().is_some_and(|context| context.config.auto_create_vaults) {
+            features.push("auto-create-vaults".to_owned());
+        }
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: API_VERSION.to_owned(),
+            limits: Some(wire_limits()),
+            features,
+        }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        Ok(self.checkpoint(request).await?)
+    }
+
+    async fn verified_get(
+        &self,
+        request: Request<v1::VerifiedGetRequest>,
+    ) -> Result<Response<v1::VerifiedGetResponse>, Status> {
+        Ok(self.get_verified(request).await?)
+    }
+
+    async fn get_trust_bundle(
+        &self,
+        request: Request<v1::GetTrustBundleRequest>,
+    ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
+        Ok(self.trust_bundle(request).await?)
+    }
+}

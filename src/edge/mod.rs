@@ -1,0 +1,78 @@
+//! The client-facing edge: gRPC services, their limits and deadlines, and the way to whoever leads.
+//!
+//! Owns the public API. Must never decide what a command does or whether a proof holds, and never trust its
+//! own route: the owner of a vault is checked where commands are proposed and applied.
+
+mod admin;
+mod deadline;
+mod discovery;
+mod health;
+mod ledger;
+mod namespaces;
+mod page_token;
+mod read;
+mod report;
+mod route;
+mod server;
+mod slot;
+pub mod status;
+mod trust;
+mod vaults;
+mod verified;
+mod watch;
+mod write;
+
+use std::sync::{Arc, OnceLock};
+
+pub use route::{FORWARDED, GROUP, LEADER};
+pub use server::serve;
+pub use slot::{BEAT_INTERVAL, Check, NodeSlot, Stage};
+
+use page_token::PageTokens;
+use verified::Queues;
+
+use crate::context::NodeContext;
+use crate::peer::PeerState;
+use crate::signer::Signer;
+
+/// The public services of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    slot: Arc<NodeSlot>,
+    peers: Arc<PeerState>,
+    late: Arc<OnceLock<Late>>,
+}
+
+/// What can only be made once the node belongs to a cluster.
+struct Late {
+    tokens: PageTokens,
+    signer: Signer,
+    queues: Queues,
+}
+
+impl Edge {
+    /// The services of the node in `slot`, whenever it comes.
+    pub fn new(slot: Arc<NodeSlot>, peers: Arc<PeerState>) -> Edge {
+        Edge { slot, peers, late: Arc::new(OnceLock::new()) }
+    }
+
+    fn late(&self, context: &Arc<NodeContext>) -> &Late {
+        self.late.get_or_init(|| Late {
+            tokens: PageTokens::new(context.identity.cluster),
+            signer: Signer::new(context.clone()),
+            queues: Queues::default(),
+        })
+    }
+
+    fn tokens(&self, context: &Arc<NodeContext>) -> &PageTokens {
+        &self.late(context).tokens
+    }
+
+    fn signer(&self, context: &Arc<NodeContext>) -> &Signer {
+        &self.late(context).signer
+    }
+
+    fn queues(&self, context: &Arc<NodeContext>) -> &Queues {
+        &self.late(context).queues
+    }
+}

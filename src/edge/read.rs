@@ -1,0 +1,538 @@
+//! Reading: entities, lists, blocks, tips.
+//!
+//! Owns the steps from a checked request to rows and back, and how pages are bound to their query. Must
+//! never read before the route says that what is here is fresh enough and owned.
+
+use std::future::Future;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ledger_proto::convert::block::wire_block;
+use ledger_proto::convert::consistency::consistency;
+use ledger_proto::convert::reads::{self, RelationshipFilter};
+use ledger_proto::convert::{Consistency, ids};
+use ledger_proto::v1;
+use ledger_proto::v1::read_service_client::ReadServiceClient;
+use ledger_shard::{
+    Entity, EntityQuery, Page, PageLimits, QueryError, RelationshipQuery, VaultRow,
+};
+use ledger_types::VaultRef;
+use ledger_types::limits::PAGE_BYTES_MAX;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::page_token::{PageCursor, Query};
+use super::route::{Call, Freshness, ROUTES_MAX, ReadPlace, query_failure};
+use super::status::Failure;
+use super::{Edge, vaults, watch};
+
+/// Pages of up to this many items are read on the serving thread itself.
+const ITEMS_INLINE_MAX: usize = 256;
+/// What an answer may have beyond its page: framing, keys, tokens.
+const ANSWER_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
+
+/// A client of another node for forwarded reads.
+pub(super) fn client(channel: Channel) -> ReadServiceClient<Channel> {
+    ReadServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// Unix nanoseconds on this node's clock.
+pub(super) fn clock_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Call {
+    /// Serves a read here with `local`, or where the vault's group is led with `send`, and once more if the
+    /// route was stale. `absent` answers for a vault that its first write would create.
+    pub(super) async fn read<Q, A, S, F>(
+        &self,
+        (vault, freshness): (VaultRef, Freshness),
+        message: Q,
+        local: impl Fn(&VaultRow, &Q) -> Result<A, Failure>,
+        send: S,
+        absent: Option<A>,
+    ) -> Result<Response<A>, Failure>
+    where
+        Q: Clone,
+        S: Fn(Channel, Request<Q>) -> F,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut attempt = 0;
+        loop {
+            let outcome = match self.read_place(vault, freshness, attempt).await {
+                Err(Failure::UnknownVault(_))
+                    if self.context.config.auto_create_vaults && absent.is_some() =>
+                {
+                    return Ok(Response::new(absent.expect("just looked at")));
+                }
+                Ok(ReadPlace::Here(owner, row)) => {
+                    local(&row, &message).map(|answer| self.answer(owner.group, answer))
+                }
+                Ok(ReadPlace::There(remote)) => {
+                    let group = remote.group;
+                    match self.forward(remote, message.clone(), &send).await {
+                        // A read leaves nothing behind, so that a lost answer is no secret.
+                        Err(Failure::OutcomeUnknown) => {
+                            self.deadline.check()?;
+                            Err(Failure::NotLeader { group, leader: None })
+                        }
+                        outcome => outcome,
+                    }
+                }
+                Err(failure) => Err(failure),
+            };
+            match outcome {
+                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
+                    attempt += 1;
+                    self.refresh_if_moved(&failure, vault).await?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Runs a read that may take long without holding up other requests of this thread.
+pub(super) fn apart<T>(items: usize, read: impl FnOnce() -> T) -> T {
+    if items > ITEMS_INLINE_MAX { tokio::task::block_in_place(read) } else { read() }
+}
+
+#[tonic::async_trait]
+impl v1::read_service_server::ReadService for Edge {
+    async fn read(
+        &self,
+        request: Request<v1::ReadRequest>,
+    ) -> Result<Response<v1::ReadResponse>, Status> {
+        let (metadata, _, mut message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault =
+            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
+        message.key = reads::key(message.key).map_err(Failure::from)?;
+        let fresh = consistency(message.consistency).map_err(Failure::from)?;
+        let local = |_: &VaultRow, message: &v1::ReadRequest| {
+            let found = call.context.reader.entity_at(vault, &message.key, None, clock_ns());
+            let (block_height, entity) = found.map_err(|error| query_failure(vault, error))?;
+            Ok(v1::ReadResponse { value: entity.map(|entity| entity.value), block_height })
+        };
+        let send = |channel, request| async move { client(channel).read(request).await };
+        let absent = Some(v1::ReadResponse::default());
+        Ok(call.read((vault, fresh.into()), message, local, send, absent).await?)
+    }
+
+    async fn batch_read(
+        &self,
+        request: Request<v1::BatchReadRequest>,
+    ) -> Result<Response<v1::BatchReadResponse>, Status> {
+        let (metadata, _, mut message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault =
+            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
+        message.keys = reads::keys(message.keys).map_err(Failure::from)?;
+        let fresh = consistency(message.consistency).map_err(Failure::from)?;
+        let local = |_: &VaultRow, message: &v1::BatchReadRequest| {
+            let read = || call.context.reader.tip_entities(vault, &message.keys, clock_ns());
+            let found = apart(message.keys.len(), read);
+            let (height, entities) = found.map_err(|error| query_failure(vault, error))?;
+            batch_answer(&message.keys, height, entities)
+        };
+        let send = |channel, request| async move { client(channel).batch_read(request).await };
+        let nothing = message.keys.iter().map(|_| None).collect();
+        let absent = Some(batch_answer(&message.keys, 0, nothing)?);
+        Ok(call.read((vault, fresh.into()), message, local, send, absent).await?)
+    }
+
+    async fn verified_read(
+        &self,
+        _request: Request<v1::VerifiedReadRequest>,
+    ) -> Result<Response<v1::VerifiedReadResponse>, Status> {
+        Err(Failure::NotYetBuilt { method: "ReadService/VerifiedRead" }.into())
+    }
+
+    async fn historical_read(
+        &self,
+        _request: Request<v1::HistoricalReadRequest>,
+    ) -> Result<Response<v1::HistoricalReadResponse>, Status> {
+        Err(Failure::NotYetBuilt { method: "ReadService/HistoricalRead" }.into())
+    }
+
+    type WatchBlocksStream = watch::BlockStream;
+
+    async fn watch_blocks(
+        &self,
+        request: Request<v1::WatchBlocksRequest>,
+    ) -> Result<Response<Self::WatchBlocksStream>, Status> {
+        Ok(self.watch(request).await?)
+    }
+
+    async fn get_block(
+        &self,
+        request: Request<v1::GetBlockRequest>,
+    ) -> Result<Response<v1::GetBlockResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault =
+            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
+        let freshness =
+            Freshness { consistency: Consistency::Eventual, height_min: message.height };
+        let local = |_: &VaultRow, message: &v1::GetBlockRequest| {
+            let read = || call.context.reader.block(vault, message.height);
+            match apart(usize::MAX, read) {
+                Ok(block) => {
+                    let proposer = vaults::proposer_name(&call.context, &block.header);
+                    let bytes = block.transactions.into_iter().map(|(_, bytes)| bytes).collect();
+                    let block = wire_block(&block.header, &proposer, bytes)
+                        .map_err(|error| Failure::Store(error.to_string()))?;
+                    Ok(v1::GetBlockResponse { block: Some(block) })
+                }
+                Err(QueryError::HeightUnavailable { tip, .. }) if message.height > tip => {
+                    Ok(v1::GetBlockResponse { block: None })
+                }
+                Err(error) => Err(query_failure(vault, error)),
+            }
+        };
+        let send = |channel, request| async move { client(channel).get_block(request).await };
+        Ok(call.read((vault, freshness), message, local, send, None).await?)
+    }
+
+    async fn get_block_range(
+        &self,
+        _request: Request<v1::GetBlockRangeRequest>,
+    ) -> Result<Response<v1::GetBlockRangeResponse>, Status> {
+        Err(Failure::NotYetBuilt { method: "ReadService/GetBlockRange" }.into())
+    }
+
+    async fn get_tip(
+        &self,
+        request: Request<v1::GetTipRequest>,
+    ) -> Result<Response<v1::GetTipResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault =
+            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
+        let local = |row: &VaultRow, _: &v1::GetTipRequest| {
+            Ok(v1::GetTipResponse {
+                height: row.height,
+                block_hash: Some(row.block_hash.into()),
+                state_root: Some(row.state_root.into()),
+            })
+        };
+        let send = |channel, request| async move { client(channel).get_tip(request).await };
+        let fresh = Consistency::Eventual.into();
+        Ok(call.read((vault, fresh), message, local, send, None).await?)
+    }
+
+    /// Read with the leader's barrier: the client counts on from the answer.
+    async fn get_client_state(
+        &self,
+        request: Request<v1::GetClientStateRequest>,
+    ) -> Result<Response<v1::GetClientStateResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault =
+            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
+        let counted = ids::client(message.client_id.clone()).map_err(Failure::from)?;
+        let local = |_: &VaultRow, _: &v1::GetClientStateRequest| {
+            let last = call.context.reader.client_sequence(vault, &counted);
+            let last_committed_sequence = last.map_err(|error| query_failure(vault, error))?;
+            Ok(v1::GetClientStateResponse { last_committed_sequence })
+        };
+        let send =
+            |channel, request| async move { client(channel).get_client_state(request).await };
+        let fresh = Consistency::Linearizable.into();
+        let absent = Some(v1::GetClientStateResponse::default());
+        Ok(call.read((vault, fresh), message, local, send, absent).await?)
+    }
+
+    async fn list_relationships(
+        &self,
+        request: Request<v1::ListRelationshipsRequest>,
+    ) -> Result<Response<v1::ListRelationshipsResponse>, Status> {
+        Ok(self.relationships(request).await?)
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Request<v1::ListResourcesRequest>,
+    ) -> Result<Response<v1::ListResourcesResponse>, Status> {
+        Err(Failure::NotYetBuilt { method: "ReadService/ListResources" }.into())
+    }
+
+    async fn list_entities(
+        &self,
+        request: Request<v1::ListEntitiesRequest>,
+    ) -> Result<Response<v1::ListEntitiesResponse>, Status> {
+        Ok(self.entities(request).await?)
+    }
+}
+
+fn batch_answer(
+    keys: &[String],
+    block_height: u64,
+    entities: Vec<Option<Entity>>,
+) -> Result<v1::BatchReadResponse, Failure> {
+    let values = entities.iter().flatten().map(|entity| entity.value.len());
+    if values.sum::<usize>() > PAGE_BYTES_MAX {
+        let max = PAGE_BYTES_MAX as u64;
+        return Err(Failure::AnswerTooLarge { limit: "page_bytes_max", max });
+    }
+    let results = keys.iter().zip(entities).map(|(key, entity)| v1::BatchReadResult {
+        key: key.clone(),
+        found: entity.is_some(),
+        value: entity.map(|entity| entity.value),
+    });
+    Ok(v1::BatchReadResponse { results: results.collect(), block_height })
+}
+
+/// What a list asks for, apart from its own filter.
+struct ListAsked {
+    vault: VaultRef,
+    at_height: Option<u64>,
+    items_max: usize,
+    consistency: Consistency,
+    cursor: Option<PageCursor>,
+}
+
+impl ListAsked {
+    /// Later pages are read at the first one's height, which any replica may still lack.
+    fn freshness(&self) -> Freshness {
+        let wanted = self.cursor.as_ref().map(|cursor| cursor.height).or(self.at_height);
+        // A height that a token names was reached when the list began, so a replica that has it shows
+        // what the leader would.
+        let consistency =
+            if self.cursor.is_some() { Consistency::Eventual } else { self.consistency };
+        Freshness { consistency, height_min: wanted.unwrap_or(0) }
+    }
+
+    fn limits(&self) -> PageLimits<'_> {
+        let after = self.cursor.as_ref().map(|cursor| cursor.after.as_slice());
+        PageLimits { after, items_max: self.items_max, bytes_max: PAGE_BYTES_MAX }
+    }
+
+    fn height(&self) -> Option<u64> {
+        self.cursor.as_ref().map(|cursor| cursor.height).or(self.at_height)
+    }
+}
+
+impl Edge {
+    fn cursor(
+        &self,
+        call: &Call,
+        query: &Query,
+        token: &str,
+    ) -> Result<Option<PageCursor>, Failure> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        self.tokens(&call.context).open(query, token).map(Some)
+    }
+
+    fn token<T>(&self, call: &Call, query: &Query, page: &Page<T>, time_seconds: u64) -> String {
+        let Some(after) = page.next.clone() else { return String::new() };
+        let cursor = PageCursor { height: page.height, time_seconds, after };
+        self.tokens(&call.context).seal(query, &cursor)
+    }
+
+    async fn entities(
+        &self,
+        request: Request<v1::ListEntitiesRequest>,
+    ) -> Result<Response<v1::ListEntitiesResponse>, Failure> {
+        let (metadata, _, mut message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault = ids::vault_ref(message.namespace_id, message.vault_id)?;
+        message.key_prefix = reads::key_prefix(message.key_prefix)?;
+        let query = entities_query(vault, &message);
+        let asked = ListAsked {
+            vault,
+            at_height: message.at_height,
+            items_max: reads::page_items("limit", message.limit)?,
+            consistency: consistency(message.consistency)?,
+            cursor: self.cursor(&call, &query, &message.page_token)?,
+        };
+        let local = |_: &VaultRow, message: &v1::ListEntitiesRequest| {
+            let (page, time_s) = apart(asked.items_max, || entity_page(&call, &asked, message))?;
+            let next_page_token = self.token(&call, &query, &page, time_s);
+            let entities = page.items.into_iter().map(wire_entity).collect();
+            Ok(v1::ListEntitiesResponse { entities, block_height: page.height, next_page_token })
+        };
+        let send = |channel, request| async move { client(channel).list_entities(request).await };
+        let absent = Some(v1::ListEntitiesResponse::default());
+        call.read((vault, asked.freshness()), message, local, send, absent).await
+    }
+
+    async fn relationships(
+        &self,
+        request: Request<v1::ListRelationshipsRequest>,
+    ) -> Result<Response<v1::ListRelationshipsResponse>, Failure> {
+        let (metadata, _, message) = request.into_parts();
+        let call = Call::begin(&self.slot, &metadata)?;
+        let vault = ids::vault_ref(message.namespace_id, message.vault_id)?;
+        let filter = reads::relationship_filter(&message)?;
+        let query = relationships_query(vault, &filter, message.at_height);
+        let asked = ListAsked {
+            vault,
+            at_height: message.at_height,
+            items_max: reads::page_items("limit", message.limit)?,
+            consistency: consistency(message.consistency)?,
+            cursor: self.cursor(&call, &query, &message.page_token)?,
+        };
+        let local = |_: &VaultRow, _: &v1::ListRelationshipsRequest| {
+            let wanted = RelationshipQuery {
+                vault,
+                resource: filter.resource.as_deref(),
+                relation: filter.relation.as_deref(),
+                subject: filter.subject.as_deref(),
+                at_height: asked.height(),
+            };
+            let read = || call.context.reader.relationships(wanted, asked.limits());
+            // A filter may pass over many rows before it fills a page.
+            let page = apart(usize::MAX, read).map_err(|error| query_failure(vault, error))?;
+            let next_page_token = self.token(&call, &query, &page, 0);
+            let relationships = page.items.into_iter().map(|item| v1::Relationship {
+                resource: item.resource,
+                relation: item.relation,
+                subject: item.subject,
+            });
+            Ok(v1::ListRelationshipsResponse {
+                relationships: relationships.collect(),
+                block_height: page.height,
+                next_page_token,
+            })
+        };
+        let send =
+            |channel, request| async move { client(channel).list_relationships(request).await };
+        let absent = Some(v1::ListRelationshipsResponse::default());
+        call.read((vault, asked.freshness()), message, local, send, absent).await
+    }
+}
+
+/// A page of entities and the time at which their expiry was judged, fixed by the list's first page.
+fn entity_page(
+    call: &Call,
+    asked: &ListAsked,
+    message: &v1::ListEntitiesRequest,
+) -> Result<(Page<Entity>, u64), Failure> {
+    let reader = &call.context.reader;
+    let vault = asked.vault;
+    let failed = |error| query_failure(vault, error);
+    let time_s = match &asked.cursor {
+        Some(cursor) => cursor.time_seconds,
+        None => reader.read_time_s(vault, asked.at_height, clock_ns()).map_err(failed)?,
+    };
+    let query = EntityQuery {
+        vault,
+        prefix: &message.key_prefix,
+        at_height: asked.height(),
+        time_s,
+        include_expired: message.include_expired,
+    };
+    Ok((reader.entities(query, asked.limits()).map_err(failed)?, time_s))
+}
+
+fn wire_entity(entity: Entity) -> v1::Entity {
+    let expires_at = (entity.expires_at != 0).then_some(entity.expires_at);
+    v1::Entity { key: entity.key, value: entity.value, expires_at, version: entity.version }
+}
+
+fn entities_query(vault: VaultRef, message: &v1::ListEntitiesRequest) -> Query {
+    list_query("ListEntities", vault, message.at_height)
+        .text(&message.key_prefix)
+        .number(u64::from(message.include_expired))
+}
+
+fn relationships_query(
+    vault: VaultRef,
+    filter: &RelationshipFilter,
+    at_height: Option<u64>,
+) -> Query {
+    list_query("ListRelationships", vault, at_height)
+        .option(filter.resource.as_deref())
+        .option(filter.relation.as_deref())
+        .option(filter.subject.as_deref())
+}
+
+fn list_query(method: &str, vault: VaultRef, at_height: Option<u64>) -> Query {
+    Query::new(method)
+        .number(vault.namespace.0)
+        .number(vault.vault.0)
+        .number(u64::from(at_height.is_some()))
+        .number(at_height.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_types::ClusterId;
+
+    use super::super::page_token::PageTokens;
+    use super::*;
+
+    fn filter(resource: Option<&str>, subject: Option<&str>) -> RelationshipFilter {
+        RelationshipFilter {
+            resource: resource.map(str::to_owned),
+            relation: None,
+            subject: subject.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_token_is_of_one_filter_vault_height_and_method() {
+        let tokens = PageTokens::new(ClusterId([5; 16]));
+        let vault = VaultRef::new(1, 2);
+        let query = relationships_query(vault, &filter(Some("a"), None), None);
+        let cursor = PageCursor { height: 3, time_seconds: 0, after: b"\x02k".to_vec() };
+        let token = tokens.seal(&query, &cursor);
+        let same = relationships_query(vault, &filter(Some("a"), None), None);
+        assert_eq!(tokens.open(&same, &token).unwrap(), cursor);
+        for other in [
+            relationships_query(vault, &filter(None, Some("a")), None),
+            relationships_query(VaultRef::new(1, 3), &filter(Some("a"), None), None),
+            relationships_query(vault, &filter(Some("a"), None), Some(3)),
+            entities_query(vault, &v1::ListEntitiesRequest::default()),
+        ] {
+            assert!(matches!(tokens.open(&other, &token), Err(Failure::PageToken)));
+        }
+    }
+
+    #[test]
+    fn a_page_may_have_another_size_than_the_one_before() {
+        let vault = VaultRef::new(1, 0);
+        let small = v1::ListEntitiesRequest { limit: 1, ..Default::default() };
+        let large = v1::ListEntitiesRequest { limit: 500, ..Default::default() };
+        let tokens = PageTokens::new(ClusterId([5; 16]));
+        let cursor = PageCursor { height: 3, time_seconds: 9, after: b"\x01k".to_vec() };
+        let token = tokens.seal(&entities_query(vault, &small), &cursor);
+        assert!(tokens.open(&entities_query(vault, &large), &token).is_ok());
+    }
+
+    #[test]
+    fn later_pages_ask_for_the_first_pages_height() {
+        let mut asked = ListAsked {
+            vault: VaultRef::new(1, 0),
+            at_height: None,
+            items_max: 10,
+            consistency: Consistency::Linearizable,
+            cursor: None,
+        };
+        assert_eq!(asked.freshness().consistency, Consistency::Linearizable);
+        assert_eq!((asked.freshness().height_min, asked.height()), (0, None));
+        asked.cursor = Some(PageCursor { height: 8, time_seconds: 1, after: Vec::new() });
+        assert_eq!(asked.freshness().consistency, Consistency::Eventual);
+        assert_eq!((asked.freshness().height_min, asked.height()), (8, Some(8)));
+    }
+
+    #[test]
+    fn an_answer_beyond_the_page_bytes_is_refused_whole() {
+        let entity = |len| Entity {
+            key: "k".to_owned(),
+            value: vec![0; len],
+            version: 1,
+            created_height: 1,
+            expires_at: 0,
+        };
+        let keys: Vec<String> = (0..9).map(|number| number.to_string()).collect();
+        let fits = (0..8).map(|_| Some(entity(1 << 20))).chain([None]).collect();
+        assert_eq!(batch_answer(&keys, 4, fits).unwrap().results.len(), 9);
+        let too_large = (0..9).map(|_| Some(entity(1 << 20))).collect();
+        let refused = batch_answer(&keys, 4, too_large);
+        assert!(matches!(refused, Err(Failure::AnswerTooLarge { .. })));
+    }
+}

@@ -1,0 +1,18 @@
+//! A node of the ledger: the one place where runtime, sockets, configuration and clock meet.
+//!
+//! Owns wiring and everything that faces the outside. Must never decide what a command does or whether a
+//! proof holds; that is below, in crates without I/O.
+
+pub mod bootstrap;
+pub mod commands;
+pub mod config;
+pub mod context;
+pub mod demo;
+pub mod directory;
+pub mod edge;
+pub mod http;
+pub mod metrics;
+pub mod node;
+pub mod peer;
+pub mod reconciler;
+pub mod signer;

@@ -1,0 +1,438 @@
+//! What the node tells Prometheus: names, help texts, and how a scrape is put together.
+//!
+//! Owns the registry and the table of metric names. Must never have a label per vault or namespace: only
+//! groups, methods and fixed words.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ledger_shard::{GroupStatus, MetricsSnapshot, Role};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram as HistogramSample, LabelPair, Metric, MetricFamily,
+    MetricType,
+};
+use prometheus::{Encoder as _, Histogram, HistogramOpts, HistogramVec, Registry, TextEncoder};
+
+/// Upper bounds of the request durations in seconds. 50, 100 and 500 ms are what alerts compare with.
+const DURATION_BUCKETS_SECONDS: [f64; 17] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 10.0, 60.0,
+];
+
+/// Every method that has a duration of its own; all others share the label `other`.
+const METHODS: [&str; 26] = [
+    "ledger.v1.WriteService/Write",
+    "ledger.v1.WriteService/BatchWrite",
+    "ledger.v1.ReadService/Read",
+    "ledger.v1.ReadService/BatchRead",
+    "ledger.v1.ReadService/ListEntities",
+    "ledger.v1.ReadService/ListRelationships",
+    "ledger.v1.ReadService/WatchBlocks",
+    "ledger.v1.ReadService/GetTip",
+    "ledger.v1.ReadService/GetBlock",
+    "ledger.v1.ReadService/GetClientState",
+    "ledger.v1.AdminService/CreateNamespace",
+    "ledger.v1.AdminService/GetNamespace",
+    "ledger.v1.AdminService/ListNamespaces",
+    "ledger.v1.AdminService/CreateVault",
+    "ledger.v1.AdminService/GetVault",
+    "ledger.v1.AdminService/ListVaults",
+    "ledger.v1.HealthService/Check",
+    "ledger.v1.Ledger/GetStatus",
+    "ledger.v1.Ledger/GetServerInfo",
+    "ledger.v1.Ledger/GetCheckpoint",
+    "ledger.v1.Ledger/VerifiedGet",
+    "ledger.v1.Ledger/GetTrustBundle",
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "ledger.internal.v1.Peer/Frames",
+    OTHER_METHOD,
+];
+/// Label of methods without a line of their own.
+const OTHER_METHOD: &str = "other";
+
+/// Durations of requests, counted where they are served.
+pub struct RequestMetrics {
+    registry: Registry,
+    durations: HashMap<&'static str, Histogram>,
+    other: Histogram,
+}
+
+impl std::fmt::Debug for RequestMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RequestMetrics")
+    }
+}
+
+impl Default for RequestMetrics {
+    fn default() -> RequestMetrics {
+        RequestMetrics::new()
+    }
+}
+
+impl RequestMetrics {
+    /// Nothing has been counted.
+    pub fn new() -> RequestMetrics {
+        let options = HistogramOpts::new(
+            "ledger_request_duration_seconds",
+            "Time from a request's headers to its response's headers, by gRPC method.",
+        );
+        let options = options.buckets(DURATION_BUCKETS_SECONDS.to_vec());
+        let vector =
+            HistogramVec::new(options, &["method"]).expect("the name and the buckets are legal");
+        let durations: HashMap<&'static str, Histogram> =
+            METHODS.iter().map(|method| (*method, vector.with_label_values(&[*method]))).collect();
+        let registry = Registry::new();
+        registry.register(Box::new(vector)).expect("the registry is empty");
+        let other = durations[OTHER_METHOD].clone();
+        RequestMetrics { registry, durations, other }
+    }
+
+    /// The histogram for a request path such as `/ledger.v1.WriteService/Write`.
+    pub fn duration_of(&self, path: &str) -> &Histogram {
+        let method = path.strip_prefix('/').unwrap_or(path);
+        self.durations.get(method).unwrap_or(&self.other)
+    }
+
+    /// The whole text of a scrape.
+    pub fn render(&self, sample: &NodeSample) -> String {
+        let mut families = self.registry.gather();
+        families.extend(sample.families());
+        families.sort_by(|left, right| left.name().cmp(right.name()));
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&families, &mut text).expect("writing to memory does not fail");
+        String::from_utf8(text).expect("the text format is UTF-8")
+    }
+}
+
+/// What the node looks like at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct NodeSample {
+    /// Version of the binary.
+    pub version: &'static str,
+    /// Time since the process began to serve.
+    pub uptime: Duration,
+    /// Every group of this node.
+    pub groups: Vec<GroupStatus>,
+    /// The shard's counters.
+    pub shard: MetricsSnapshot,
+    /// Bytes of the node's store on disk.
+    pub storage_bytes: u64,
+    /// Vaults of this node's groups that agree with their other replicas, as far as is known here.
+    pub vaults_healthy: u64,
+    /// Bytes of requests and of messages that are in flight.
+    pub bytes_in_flight: (u64, u64),
+    /// True if the node takes requests.
+    pub ready: bool,
+}
+
+impl NodeSample {
+    fn families(&self) -> Vec<MetricFamily> {
+        let mut families = self.group_families();
+        families.extend(self.shard_families());
+        families.extend(self.node_families());
+        families
+    }
+
+    fn group_families(&self) -> Vec<MetricFamily> {
+        let by_group = |name: &str, help: &str, value: &dyn Fn(&GroupStatus) -> f64| {
+            let metrics = self.groups.iter().map(|status| {
+                gauge(vec![label("group", &status.group.to_string())], value(status))
+            });
+            family(name, help, MetricType::GAUGE, metrics.collect())
+        };
+        let families = vec![
+            by_group("ledger_raft_term", "Raft term of the group's replica here.", &|status| {
+                status.term as f64
+            }),
+            by_group(
+                "ledger_raft_commit_index",
+                "Newest log entry known here to be on a quorum.",
+                &|status| status.commit as f64,
+            ),
+            by_group("ledger_raft_applied_index", "Newest log entry applied here.", &|status| {
+                status.applied as f64
+            }),
+            by_group(
+                "ledger_raft_is_leader",
+                "1 if this node leads the group, else 0.",
+                &|status| f64::from(u8::from(status.role == Role::Leader)),
+            ),
+            by_group(
+                "ledger_raft_has_leader",
+                "1 if this node knows a leader of the group, else 0.",
+                &|status| f64::from(u8::from(status.leader.is_some())),
+            ),
+            by_group(
+                "ledger_raft_replication_lag_entries",
+                "On the leader: entries that its slowest recently active voter lacks; 0 elsewhere.",
+                &|status| status.lag_max as f64,
+            ),
+        ];
+        families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+    }
+
+    fn shard_families(&self) -> Vec<MetricFamily> {
+        let shard = &self.shard;
+        let counters: [(&str, &str, f64); 11] = [
+            ("ledger_blocks_total", "Blocks applied by this node.", shard.blocks as f64),
+            ("ledger_raft_syncs_total", "Syncs of the log to disk.", shard.syncs as f64),
+            (
+                "ledger_raft_sync_seconds_total",
+                "Time spent in syncs of the log.",
+                shard.sync_ns as f64 / 1e9,
+            ),
+            (
+                "ledger_raft_entries_persisted_total",
+                "Log entries written.",
+                shard.entries_persisted as f64,
+            ),
+            (
+                "ledger_raft_log_bytes_total",
+                "Bytes of the batches written to the log.",
+                shard.log_bytes as f64,
+            ),
+            ("ledger_apply_entries_total", "Log entries applied.", shard.entries_applied as f64),
+            (
+                "ledger_apply_bytes_total",
+                "Bytes of rows written by apply.",
+                shard.apply_bytes as f64,
+            ),
+            ("ledger_apply_seconds_total", "Time spent applying.", shard.apply_ns as f64 / 1e9),
+            (
+                "ledger_requests_shed_total",
+                "Requests refused at the door because too many bytes were in flight.",
+                shard.refused_busy as f64,
+            ),
+            (
+                "ledger_raft_messages_received_total",
+                "Raft messages taken in.",
+                shard.messages_in as f64,
+            ),
+            (
+                "ledger_raft_messages_dropped_total",
+                "Raft messages dropped because the queue was full.",
+                shard.messages_dropped as f64,
+            ),
+        ];
+        let counters = counters.into_iter().map(|(name, help, value)| {
+            family(name, help, MetricType::COUNTER, vec![counter(value)])
+        });
+        let backlog = single_gauge(
+            "ledger_apply_backlog_bytes",
+            "Bytes of committed entries that wait to be applied.",
+            shard.apply_backlog_bytes as f64,
+        );
+        counters.chain([backlog, groups_per_sync(shard)]).collect()
+    }
+
+    fn node_families(&self) -> Vec<MetricFamily> {
+        let build = vec![label("version", self.version)];
+        let healthy = vec![label("state", "healthy")];
+        let unhealthy = |state: &str| gauge(vec![label("state", state)], 0.0);
+        let vaults = vec![
+            unhealthy("diverged"),
+            gauge(healthy, self.vaults_healthy as f64),
+            unhealthy("recovering"),
+        ];
+        let (requests, messages) = self.bytes_in_flight;
+        vec![
+            family(
+                "ledger_build_info",
+                "1, with the version of the binary as a label.",
+                MetricType::GAUGE,
+                vec![gauge(build, 1.0)],
+            ),
+            family(
+                "vault_health",
+                "Vaults of this node's groups by whether they agree with their other replicas.",
+                MetricType::GAUGE,
+                vaults,
+            ),
+            single_gauge(
+                "ledger_storage_bytes",
+                "Bytes of this node's store on disk.",
+                self.storage_bytes as f64,
+            ),
+            single_gauge(
+                "ledger_uptime_seconds",
+                "Time since the process began to serve.",
+                self.uptime.as_secs_f64(),
+            ),
+            single_gauge(
+                "ledger_ready",
+                "1 if the node takes requests, else 0.",
+                f64::from(u8::from(self.ready)),
+            ),
+            single_gauge(
+                "ledger_requests_in_flight_bytes",
+                "Bytes of requests in the node's groups.",
+                requests as f64,
+            ),
+            single_gauge(
+                "ledger_raft_messages_in_flight_bytes",
+                "Bytes of Raft messages that wait for the node's groups.",
+                messages as f64,
+            ),
+        ]
+    }
+}
+
+/// Groups that shared a sync, as a histogram. The shard counts in powers of two, so the sum is the least
+/// that the counts allow.
+fn groups_per_sync(shard: &MetricsSnapshot) -> MetricFamily {
+    let mut cumulative = 0;
+    let mut sum = 0;
+    let mut buckets = Vec::with_capacity(shard.groups_per_sync.len());
+    for (index, &count) in shard.groups_per_sync.iter().enumerate() {
+        cumulative += count;
+        sum += count << index;
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(cumulative);
+        bucket.set_upper_bound(((1u64 << (index + 1)) - 1) as f64);
+        buckets.push(bucket);
+    }
+    if let Some(last) = buckets.last_mut() {
+        last.set_upper_bound(f64::INFINITY);
+    }
+    let mut sample = HistogramSample::default();
+    sample.set_sample_count(cumulative);
+    sample.set_sample_sum(sum as f64);
+    sample.set_bucket(buckets);
+    let mut metric = Metric::from_label(Vec::new());
+    metric.set_histogram(sample);
+    family(
+        "ledger_raft_groups_per_sync",
+        "Groups whose writes shared one sync of the log. The sum counts each sync at its bucket's lower end.",
+        MetricType::HISTOGRAM,
+        vec![metric],
+    )
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn single_gauge(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, vec![gauge(Vec::new(), value)])
+}
+
+fn gauge(labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(value: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut metric = Metric::from_label(Vec::new());
+    metric.set_counter(counter);
+    metric
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_types::{GroupId, Incarnation, NodeId};
+
+    use super::*;
+
+    fn sample() -> NodeSample {
+        let status = |group: u64, role: Role| GroupStatus {
+            group: GroupId(group),
+            incarnation: Incarnation(group + 1),
+            role,
+            term: 7,
+            leader: Some(NodeId(1)),
+            commit: 120,
+            applied: 118,
+            last_index: 121,
+            replicas: Vec::new(),
+            voters: vec![1],
+            lag_max: 3,
+        };
+        let mut shard = MetricsSnapshot { blocks: 40, syncs: 9, ..MetricsSnapshot::default() };
+        shard.groups_per_sync[0] = 4;
+        shard.groups_per_sync[2] = 5;
+        NodeSample {
+            version: "1.2.3",
+            groups: vec![status(0, Role::Follower), status(4, Role::Leader)],
+            shard,
+            storage_bytes: 4096,
+            vaults_healthy: 16,
+            ready: true,
+            ..NodeSample::default()
+        }
+    }
+
+    #[test]
+    fn a_scrape_has_the_published_names_with_help() {
+        let metrics = RequestMetrics::new();
+        metrics.duration_of("/ledger.v1.WriteService/Write").observe(0.06);
+        metrics.duration_of("/made.up/Method").observe(0.001);
+        let text = metrics.render(&sample());
+        for line in [
+            "ledger_raft_term{group=\"4\"} 7",
+            "ledger_raft_commit_index{group=\"0\"} 120",
+            "ledger_raft_applied_index{group=\"4\"} 118",
+            "ledger_raft_is_leader{group=\"4\"} 1",
+            "ledger_raft_is_leader{group=\"0\"} 0",
+            "ledger_blocks_total 40",
+            "ledger_storage_bytes 4096",
+            "vault_health{state=\"healthy\"} 16",
+            "vault_health{state=\"diverged\"} 0",
+            "ledger_raft_syncs_total 9",
+            "ledger_raft_groups_per_sync_bucket{le=\"1\"} 4",
+            "ledger_raft_groups_per_sync_bucket{le=\"7\"} 9",
+            "ledger_raft_groups_per_sync_bucket{le=\"+Inf\"} 9",
+            "ledger_raft_groups_per_sync_count 9",
+            "ledger_build_info{version=\"1.2.3\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        let write = "method=\"ledger.v1.WriteService/Write\"";
+        let bucket = |bound: &str, count: u32| {
+            format!("ledger_request_duration_seconds_bucket{{{write},le=\"{bound}\"}} {count}")
+        };
+        for expected in [bucket("0.05", 0), bucket("0.1", 1), bucket("0.5", 1)] {
+            assert!(text.lines().any(|found| found == expected), "{expected} is missing");
+        }
+        assert!(text.contains("method=\"other\",le=\"+Inf\"} 1"));
+    }
+
+    #[test]
+    fn every_family_has_help_and_a_type_once() {
+        let text = RequestMetrics::new().render(&sample());
+        let named = |mark: &str| -> Vec<String> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(mark));
+            lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        };
+        let (helps, types) = (named("# HELP "), named("# TYPE "));
+        assert_eq!(helps, types);
+        let mut unique = helps.clone();
+        unique.dedup();
+        assert_eq!(unique, helps);
+        assert!(!text.contains("namespace=") && !text.contains("vault="));
+    }
+
+    #[test]
+    fn a_node_without_groups_still_renders() {
+        let text = RequestMetrics::new().render(&NodeSample::default());
+        assert!(text.contains("ledger_ready 0"));
+        assert!(!text.contains("ledger_raft_term"));
+    }
+}

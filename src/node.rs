@@ -1,0 +1,348 @@
+//! A node from start to stop: which part starts after which, and which stops before which.
+//!
+//! Owns the order. Must never hold logic of a part: what a part does is its own file's business.
+
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ledger_proof::{EntryPosition, NodeKey};
+use ledger_router::LeaderHints;
+use ledger_shard::boot::{self, BootError};
+use ledger_shard::{
+    ApplyConfig, BootRecord, CoreConfig, Driver, DriverConfig, DriverError, DriverParts, FIRST_OWNER_EPOCH,
+    OpenError, Replica, Store, StoreConfig, SystemClock, abort_process, genesis_rows,
+};
+use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::bootstrap::{
+    self, BootstrapError, BootstrapSettings, Established, FounderBook, GenesisPromise, PeerSource,
+};
+use crate::config::Config;
+use crate::context::{BlockFeed, ChannelPool, NodeContext};
+use crate::directory::{DirectoryCache, LocalDirectory, NodeBook, follow_local, follow_remote};
+use crate::edge::{self, NodeSlot, Stage};
+use crate::metrics::RequestMetrics;
+use crate::peer::{
+    AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
+};
+use crate::{http, reconciler};
+
+/// Time that moving leaders away may take before a stop goes on.
+const HAND_OVER_TIME: Duration = Duration::from_secs(5);
+/// Pause between looks at group statuses, for leader hints.
+const STATUS_EVERY: Duration = Duration::from_millis(50);
+
+/// Why a node does not start, or stops with an error.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The store cannot be opened.
+    #[error("the data directory {path} cannot be used")]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// A listener cannot be opened, or the runtime not be started.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The node cannot become part of a cluster.
+    #[error("the node cannot join a cluster")]
+    Bootstrap(#[from] BootstrapError),
+    /// What the store knows of other nodes cannot be read or written.
+    #[error("the store's knowledge of other nodes failed")]
+    Peers(#[from] StateError),
+    /// The groups on disk cannot be started.
+    #[error("the groups on disk cannot be started")]
+    Boot(#[from] BootError),
+    /// The driver cannot be started or stopped.
+    #[error("the groups' driver failed")]
+    Driver(#[from] DriverError),
+}
+
+/// The machine's host name; `localhost` if it has none.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Runs a node until the process is told to stop.
+pub fn run(config: Config) -> Result<(), NodeError> {
+    let store_config = StoreConfig {
+        write_buffer_bytes: config.write_buffer_bytes,
+        block_cache_bytes: config.block_cache_bytes,
+        ..StoreConfig::default()
+    };
+    let store = Store::open(&config.data_dir, None, &store_config)
+        .map_err(|source| NodeError::Store { path: config.data_dir.clone(), source })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
+        .enable_all()
+        .thread_name("serve")
+        .build()
+        .map_err(|source| NodeError::Io { what: "the runtime cannot be started".to_owned(), source })?;
+    runtime.block_on(serve(config, Arc::new(store)))
+}
+
+async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
+    let grpc = listen(config.listen_addr)?;
+    let web = listen(config.http_addr)?;
+    let advertise_addr = advertised(&config);
+    info!(name = config.name, store = %store.id(), boots = store.boots(), address = advertise_addr, "node starts");
+
+    let (stop, stopped) = watch::channel(false);
+    let slot = NodeSlot::new();
+    let metrics = Arc::new(RequestMetrics::new());
+    let http = tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
+    let node_key = Arc::new(NodeKey::from_seed(&store.node_key().0));
+    let local = LocalNode {
+        name: config.name.clone(),
+        store: store.id(),
+        public_key: node_key.public_key(),
+        address: advertise_addr.clone(),
+        zone: config.zone.clone(),
+        boot_counter: store.boots(),
+        bootstrap_expect: u32::try_from(config.bootstrap_expect).expect("at most 7"),
+        feature_level: u32::from(ledger_shard::FEATURE_LEVEL),
+    };
+    let peers = PeerState::open(store.clone(), local)?;
+    let server = tokio::spawn(edge::serve(
+        slot.clone(),
+        metrics.clone(),
+        peers.clone(),
+        grpc,
+        until(stopped.clone()),
+    ));
+
+    slot.enter(Stage::Bootstrapping);
+    let settings = BootstrapSettings::new(peer_source(&config), config.cluster_domain.clone());
+    let established = tokio::select! {
+        established = bootstrap::establish(&peers, &settings) => established?,
+        () = signalled() => {
+            info!("stopped before a cluster was found");
+            return Ok(());
+        }
+    };
+    let running = start(&config, &store, &peers, &established, (node_key, metrics))?;
+    slot.fill(running.context.clone());
+    slot.enter(Stage::Ready);
+    info!(
+        cluster = %established.identity.cluster, node = established.identity.node.0,
+        "node serves; raft groups are running"
+    );
+    signalled().await;
+
+    info!("node stops");
+    slot.enter(Stage::Draining);
+    running.context.draining.store(true, Ordering::Relaxed);
+    hand_over(&running.context).await;
+    slot.enter(Stage::Stopping);
+    stop.send_replace(true);
+    peers.close();
+    running.transport.close();
+    for task in running.tasks {
+        task.abort();
+    }
+    // A client that holds a stream open does not hold up the stop.
+    let _ = tokio::time::timeout(HAND_OVER_TIME, server).await;
+    http.abort();
+    tokio::task::spawn_blocking(move || running.driver.shutdown()).await.expect("no panic")?;
+    info!("node stopped");
+    Ok(())
+}
+
+/// What runs once the node belongs to a cluster.
+struct Running {
+    context: Arc<NodeContext>,
+    driver: Driver,
+    transport: Arc<Transport>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+fn start(
+    config: &Config,
+    store: &Arc<Store>,
+    peers: &Arc<PeerState>,
+    established: &Established,
+    (node_key, metrics): (Arc<NodeKey>, Arc<RequestMetrics>),
+) -> Result<Running, NodeError> {
+    let identity = established.identity.clone();
+    if let Some(genesis) = &established.founding {
+        found(store, genesis, identity.node)?;
+        peers.finish_founding()?;
+    }
+    let boot = boot::load(store, identity.node)?;
+    for orphan in &boot.orphans {
+        warn!(group = orphan.0, "a group on disk belongs to no replica of this node; it is left alone");
+    }
+    let has_directory = boot.records.iter().any(|record| record.group == GroupId::SYSTEM);
+    let directory = Arc::new(DirectoryCache::new(has_directory));
+    let founders = FounderBook::new(&established.genesis);
+    let book: Arc<dyn AddressBook> = Arc::new(NodeBook::new(directory.clone(), founders));
+    let transport = Transport::new(peers, book.clone(), TransportLimits::default());
+    let feed = Arc::new(BlockFeed::default());
+    let parts = DriverParts {
+        store: store.clone(),
+        node: identity.node,
+        records: boot.records,
+        outbox: transport.clone(),
+        blocks: feed.clone(),
+        clock: Arc::new(SystemClock::default()),
+        fatal: abort_process(),
+    };
+    let driver = Driver::start(parts, driver_config(config))?;
+    let (shard, reader) = (driver.handle(), driver.reader());
+    let sink: Arc<dyn FrameSink> = Arc::new(shard.clone());
+    transport.attach(sink.clone());
+    let service = LocalDirectory::new(directory.clone(), reader.clone(), shard.clone(), feed.clone());
+    peers.serve(Serving { sink, book, directory: Arc::new(service) });
+    let context = Arc::new(NodeContext {
+        config: config.clone(),
+        identity,
+        shard,
+        reader: reader.clone(),
+        directory: directory.clone(),
+        leaders: Arc::new(LeaderHints::new()),
+        node_key,
+        blocks: feed.clone(),
+        channels: Arc::new(ChannelPool::default()),
+        draining: AtomicBool::new(false),
+        started: Instant::now(),
+        metrics,
+    });
+    let genesis = established.genesis.clone();
+    let addresses = genesis.founders().iter().map(|founder| founder.address.clone()).collect();
+    let follower = if has_directory {
+        tokio::spawn(follow_local(directory, reader, feed))
+    } else {
+        tokio::spawn(follow_remote(directory, addresses))
+    };
+    let tasks = vec![
+        follower,
+        tokio::spawn(learn_leaders(context.clone())),
+        tokio::spawn(reconciler::run(context.clone(), store.clone(), genesis)),
+    ];
+    Ok(Running { context, driver, transport, tasks })
+}
+
+/// Makes this founder's replica of `_system`, if a crash did not come after that.
+fn found(store: &Store, genesis: &GenesisPromise, node: NodeId) -> Result<(), BootError> {
+    let table: Vec<Replica> = (1..)
+        .zip(genesis.founders())
+        .map(|(number, _)| Replica { incarnation: Incarnation(number), node: NodeId(number) })
+        .collect();
+    let record = BootRecord::new_group(GroupId::SYSTEM, Incarnation(node.0), table);
+    let (index, term) = BootRecord::FIRST;
+    let (shard, timestamp_ns) = (GroupId::SYSTEM.0, genesis.founded_at_ns());
+    let position = EntryPosition { shard, term, index, timestamp_ns };
+    let rows = genesis_rows(VaultRef::SYSTEM, FIRST_OWNER_EPOCH, position);
+    match boot::create_group(store, &record, &rows) {
+        Ok(()) | Err(BootError::Exists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn driver_config(config: &Config) -> DriverConfig {
+    DriverConfig {
+        core: CoreConfig { tick_ms: config.tick_ms, ..CoreConfig::default() },
+        apply: ApplyConfig { tree_cache_bytes: config.tree_cache_bytes, ..ApplyConfig::default() },
+        mode: config.driver_mode,
+        ..DriverConfig::default()
+    }
+}
+
+/// Keeps leader hints current from this node's own replicas.
+async fn learn_leaders(context: Arc<NodeContext>) {
+    loop {
+        context.shard.refresh();
+        for status in context.shard.statuses() {
+            context.leaders.learn(status.group, status.term, status.leader);
+        }
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
+/// Gives leadership of every group to another voter, for as long as there is time.
+async fn hand_over(context: &NodeContext) {
+    let deadline = Instant::now() + HAND_OVER_TIME;
+    let mut attempt = 0;
+    while Instant::now() < deadline {
+        let statuses = context.shard.statuses();
+        let led: Vec<_> = statuses
+            .iter()
+            .filter(|status| status.role == ledger_shard::Role::Leader && status.voters.len() > 1)
+            .collect();
+        if led.is_empty() {
+            return;
+        }
+        for status in led {
+            let others = status.replicas.iter().filter(|one| one.incarnation != status.incarnation);
+            // A different successor is tried each time, as one may be down.
+            let next = others.cycle().nth(attempt);
+            if let Some(next) = next {
+                context.shard.transfer(status.group, next.incarnation);
+            }
+        }
+        attempt += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn listen(address: std::net::SocketAddr) -> Result<TcpListener, NodeError> {
+    let failed = |source| NodeError::Io { what: format!("cannot listen on {address}"), source };
+    let listener = StdListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(listener).map_err(failed)
+}
+
+/// Where others reach this node: as configured, else the listen address, else the host's name.
+fn advertised(config: &Config) -> String {
+    if let Some(address) = &config.advertise_addr {
+        return address.clone();
+    }
+    if config.listen_addr.ip().is_unspecified() {
+        return format!("{}:{}", host_name(), config.listen_addr.port());
+    }
+    config.listen_addr.to_string()
+}
+
+fn peer_source(config: &Config) -> PeerSource {
+    if config.peers.is_empty() {
+        PeerSource::Service(config.headless_service.clone())
+    } else {
+        PeerSource::Listed(config.peers.clone())
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        warn!("signals cannot be received; stop the process to stop the node");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,142 @@
+//! Makes what is so follow what the directory says: replicas on this node, shards and vaults of the cluster.
+//!
+//! Owns no state: every step is found from the directory anew and is idempotent, so that any node can go
+//! on where another stopped. Must never delete anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_proof::system_entity::VaultState;
+use ledger_proto::internal::ProposeOutcome;
+use ledger_shard::boot::{BootError, create_group};
+use ledger_shard::{
+    BootRecord, Command, CommandKind, CreateShards, CreateVaultBlock, FEATURE_LEVEL, Found, Founder, Replica, Store,
+    SystemCommand, SystemResult, VaultActive,
+};
+use ledger_router::VaultLookup;
+use ledger_types::{GroupId, OwnerEpoch, VaultRef};
+use tracing::{info, warn};
+
+use crate::bootstrap::GenesisPromise;
+use crate::commands::{propose_anywhere, propose_system};
+use crate::context::NodeContext;
+
+/// Pause between looks when nothing changes.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Keeps looking until the task is ended.
+pub async fn run(context: Arc<NodeContext>, store: Arc<Store>, genesis: GenesisPromise) {
+    let found = found_command(&context, &genesis);
+    let mut revisions = context.directory.subscribe();
+    loop {
+        start_replicas(&context, &store);
+        if context.leaders.leader(GroupId::SYSTEM) == Some(context.identity.node) {
+            lead(&context, &found).await;
+        }
+        tokio::select! {
+            _ = revisions.changed() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// The directory's first command, from the genesis that all founders promised.
+fn found_command(context: &NodeContext, genesis: &GenesisPromise) -> Found {
+    let founders = genesis.founders().iter();
+    Found {
+        cluster: genesis.cluster(),
+        domain: genesis.domain().to_owned(),
+        founded_at_ns: genesis.founded_at_ns(),
+        feature_level: u32::from(FEATURE_LEVEL),
+        replication_factor: replication_factor(context),
+        data_shards: context.config.shards,
+        founders: founders
+            .map(|founder| Founder {
+                name: founder.name.clone(),
+                store_id: founder.store,
+                address: founder.address.clone(),
+                public_key: founder.public_key,
+                zone: founder.zone.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn replication_factor(context: &NodeContext) -> u8 {
+    u8::try_from(context.config.replication_factor).expect("the setting is at most 7")
+}
+
+/// Starts replicas that the directory places on this very store and that do not run yet.
+fn start_replicas(context: &NodeContext, store: &Store) {
+    let directory = context.directory.current();
+    let node = context.identity.node;
+    let registered = directory.node(node).is_some_and(|entity| entity.store_id == store.id());
+    if !registered {
+        return;
+    }
+    for shard in directory.shards() {
+        let ours = shard.replicas.iter().find(|replica| replica.node == node);
+        let (Some(ours), None) = (ours, context.shard.status(shard.id)) else { continue };
+        let table = shard.replicas.iter();
+        let table: Vec<Replica> = table
+            .map(|one| Replica { incarnation: one.incarnation, node: one.node })
+            .collect();
+        let record = BootRecord::new_group(shard.id, ours.incarnation, table);
+        match create_group(store, &record, &[]) {
+            Ok(()) => {
+                info!(group = shard.id.0, incarnation = ours.incarnation.0, "raft group created");
+                context.shard.start(record);
+            }
+            // It runs already, or is about to: its rows were there at boot.
+            Err(BootError::Exists { .. }) => {}
+            Err(error) => warn!(group = shard.id.0, %error, "a raft group cannot be created"),
+        }
+    }
+}
+
+/// What the node that leads the directory's group sees to.
+async fn lead(context: &NodeContext, found: &Found) {
+    let directory = context.directory.current();
+    if directory.cluster().is_none() {
+        return system(context, &SystemCommand::Found(found.clone())).await;
+    }
+    // The setting counts at founding only; later shards are an operator's command.
+    if directory.shards().iter().all(|shard| shard.id == GroupId::SYSTEM) {
+        let replication_factor = replication_factor(context);
+        let create = CreateShards { count: context.config.shards, replication_factor };
+        system(context, &SystemCommand::CreateShards(create)).await;
+    }
+    for vault in directory.pending() {
+        if let VaultLookup::Known(entity) = directory.vault(vault)
+            && entity.state == VaultState::Creating
+        {
+            create_vault(context, vault, entity.shard, entity.owner_epoch).await;
+        }
+    }
+}
+
+/// The steps of a vault's creation that follow its place in the directory.
+async fn create_vault(context: &NodeContext, vault: VaultRef, shard: GroupId, epoch: OwnerEpoch) {
+    let body = CreateVaultBlock.encode();
+    let kind = CommandKind::CreateVault as u8;
+    let command = Command { kind, vault, owner_epoch: epoch, body: &body }.encode();
+    match propose_anywhere(context, shard, command).await {
+        ProposeOutcome::Applied => {
+            let active = VaultActive { vault, owner_epoch: epoch };
+            system(context, &SystemCommand::VaultActive(active)).await;
+        }
+        ProposeOutcome::NotLeader | ProposeOutcome::Retry => {}
+        other => warn!(%vault, ?other, "a vault's first block was refused"),
+    }
+}
+
+async fn system(context: &NodeContext, command: &SystemCommand) {
+    match propose_system(&context.shard, command).await {
+        Ok(SystemResult::Refused(refusal)) => {
+            warn!(%refusal, "the directory refused a command of its own leader");
+        }
+        Ok(_) => {}
+        // Leadership went elsewhere or the disk is slow; the next look finds what is left to do.
+        Err(refusal) => info!(?refusal, "a directory command was not applied"),
+    }
+}

@@ -1,0 +1,22 @@
+//! The product from outside: real processes on loopback, asked over the wire and killed for real.
+//!
+//! Nothing here reaches into a process; what a test knows, a user could know too. Clusters run one after
+//! the other, because the machines that run these tests are small.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a failed test stops and says why")]
+
+mod cluster {
+    mod bad_input;
+    mod bad_start;
+    mod command_line;
+    mod deployment;
+    mod faults;
+    mod harness;
+    mod joining;
+    mod load;
+    mod proofs;
+    mod raw_call;
+    mod services;
+    mod store;
+    mod writes;
+}

@@ -1,0 +1,166 @@
+//! `ledger-cli` and `ledger demo` as a user runs them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::harness::{Cluster, server_binary, take_turn};
+
+const GRANT: &str = "document:7#viewer@user:alice";
+
+/// `ledger-cli` in a directory of its own.
+struct Tool<'a> {
+    folder: &'a Path,
+    endpoints: String,
+}
+
+impl Tool<'_> {
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ledger-cli"));
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.folder)
+            .env_clear()
+            .env("LEDGER_ENDPOINTS", &self.endpoints)
+            .env("LEDGER_STATE_DIR", self.folder.join("state"));
+        command.output().unwrap()
+    }
+
+    /// What a command that must work says.
+    fn says(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", complaint(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The JSON that a command that must work says.
+    fn json(&self, line: &str) -> Value {
+        let text = self.says(&format!("{line} -o json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
+    }
+
+    /// What a command that must fail complains of.
+    fn fails(&self, line: &str, exit_code: i32) -> String {
+        let output = self.run(line);
+        let said = complaint(&output);
+        assert_eq!(output.status.code(), Some(exit_code), "{line}: {said}");
+        said
+    }
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn writes_and_reads(tool: &Tool<'_>) {
+    let made = tool.json("namespace create acme");
+    assert_eq!(made["name"], "acme");
+    let vault = tool.json("vault create -n acme");
+    assert_eq!(vault["vault"], format!("{}/1", made["namespace"]));
+    let written = tool.json(&format!("put -n acme -v 1 {GRANT}"));
+    assert_eq!((&written["height"], &written["outcomes"][0]), (&1.into(), &"created".into()));
+    let written = tool.json("put -n acme -v 1 --key colour --value blue");
+    assert_eq!(written["height"], 2);
+    let said = tool.fails("put -n acme -v 1 --key colour --value red --if-absent", 1);
+    assert!(said.contains("KeyExists"), "{said}");
+    let said = tool.fails("put -n acme -v 9 --key colour --value red", 1);
+    assert!(said.contains("VAULT_NOT_FOUND"), "{said}");
+
+    let first = "--trust-on-first-use get -n acme -v 1 --linearizable";
+    let proved = tool.json(&format!("{first} {GRANT} --key colour --key taste"));
+    let states: Vec<&Value> =
+        proved["items"].as_array().unwrap().iter().map(|item| &item["state"]).collect();
+    assert_eq!(states, ["present", "present", "absent"]);
+    assert_eq!(proved["items"][1]["value"], "blue");
+    assert_eq!((&proved["verified"], &proved["height"]), (&true.into(), &2.into()));
+
+    let list = tool.says("list relationships -n acme -v 1 --linearizable");
+    assert_eq!(list.trim(), GRANT);
+    let list = tool.json("list entities -n acme -v 1 --prefix col --linearizable");
+    assert_eq!((&list["key"], &list["value"]), (&"colour".into(), &"blue".into()));
+    let watched = tool.says("watch -n acme -v 1 --from 1 --count 2 -o json");
+    let heights: Vec<Value> = watched
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["height"].clone())
+        .collect();
+    assert_eq!(heights, [1, 2]);
+}
+
+/// A saved proof is checked with no cluster in reach, and a changed one is refused with its own exit code.
+fn proofs_are_checked_offline(tool: &Tool<'_>) {
+    tool.says(&format!("get -n acme -v 1 {GRANT} --save-proof grant.proof"));
+    tool.says("--trust-on-first-use trust export cluster.trust");
+    let offline = Tool { folder: tool.folder, endpoints: "127.0.0.1:1".to_owned() };
+    let said = offline.says("--trust cluster.trust verify grant.proof");
+    assert!(said.contains(GRANT) && said.contains("present"), "{said}");
+    let proof = std::fs::read(tool.folder.join("grant.proof")).unwrap();
+    for place in [0, proof.len() / 4, proof.len() / 2, proof.len() - 60, proof.len() - 1] {
+        let mut damaged = proof.clone();
+        damaged[place] ^= 1;
+        std::fs::write(tool.folder.join("damaged.proof"), damaged).unwrap();
+        let said = offline.fails("--trust cluster.trust verify damaged.proof", 2);
+        assert!(said.contains("VERIFICATION REFUSED"), "byte {place}: {said}");
+    }
+    offline.fails("--trust cluster.trust verify no-such.proof", 1);
+    offline.fails("--deadline 1s get -n 1 -v 1 --key colour", 1);
+}
+
+fn nodes_are_shown(tool: &Tool<'_>, states: &[&str]) {
+    let status = tool.json("status --groups");
+    let nodes = status["nodes"].as_array().unwrap();
+    let mut found: Vec<&str> =
+        nodes.iter().map(|node| node["state"].as_str().unwrap_or("unreachable")).collect();
+    found.sort_unstable();
+    assert_eq!(found, states, "{status:#}");
+    let table = tool.says("status --groups");
+    assert!(table.contains("NODE") && table.contains("GROUP"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_tool_does_its_work_from_end_to_end() {
+    let mut cluster = Cluster::start(3).await;
+    let folder = cluster.directory("tool");
+    let tool = Tool { folder: &folder, endpoints: cluster.addresses().join(",") };
+    writes_and_reads(&tool);
+    proofs_are_checked_offline(&tool);
+    nodes_are_shown(&tool, &["ready", "ready", "ready"]);
+    let line = "workload run --op write --clients 4 --vault-count 2 --duration 1s --warmup 100ms";
+    let workload: Value = serde_json::from_str(&tool.says(line)).unwrap();
+    assert!(workload.is_object(), "{workload}");
+    cluster.servers[2].kill();
+    nodes_are_shown(&tool, &["ready", "ready", "unreachable"]);
+    tool.says("put -n acme -v 1 --key colour --value green");
+}
+
+/// The demonstration on a small directory: everything must hold there too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demonstration_holds() {
+    let _turn = take_turn().await;
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    for directory in 0..40 {
+        let directory = input.join(format!("d{directory}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        for file in 0..20 {
+            std::fs::write(directory.join(format!("f{file}")), "").unwrap();
+        }
+    }
+    let mut command = Command::new(server_binary());
+    command.args(["demo", "--files", "600"]).arg("--path").arg(&input);
+    command.arg("--data").arg(folder.path().join("data"));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", complaint(&output));
+    for part in [
+        "1 800 relationships acknowledged",
+        "proved absent",
+        "it is refused",
+        "SIGKILL",
+        "the same on all nodes",
+        "signature of the one node",
+        "Everything held",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+}

@@ -1,0 +1,67 @@
+//! The repository keeps its own rules. One test per rule, so that a failure names it.
+
+use xtask::{Finding, lockfile, settings_doc, sources, tidy, workspace};
+
+fn assert_none(findings: &[Finding]) {
+    let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    assert!(lines.is_empty(), "{} findings:\n{}", lines.len(), lines.join("\n"));
+}
+
+fn repository() -> tidy::Repository {
+    let repository =
+        tidy::Repository::load(&tidy::repository_root()).expect("the repository is readable");
+    assert!(repository.paths.contains("xtask/tests/repository.rs"), "read the wrong directory");
+    repository
+}
+
+fn packages() -> Vec<workspace::Package> {
+    let packages = workspace::packages(&tidy::repository_root()).expect("cargo metadata works");
+    assert!(packages.iter().any(|package| package.name == "xtask"));
+    packages
+}
+
+#[test]
+fn crates_name_only_what_lies_below_them() {
+    assert_none(&workspace::check_arrows(&packages()));
+}
+
+#[test]
+fn heavy_dependencies_stay_with_their_owners() {
+    assert_none(&workspace::check_owners(&packages()));
+}
+
+#[test]
+fn lints_and_versions_come_from_the_root() {
+    assert_none(&repository().manifest_findings());
+}
+
+#[test]
+fn sources_keep_the_habits() {
+    let findings: Vec<Finding> = repository().texts.iter().flat_map(sources::check).collect();
+    assert_none(&findings);
+}
+
+#[test]
+fn documents_point_at_what_exists() {
+    assert_none(&repository().document_findings());
+}
+
+#[test]
+fn the_lockfile_pins_nothing_with_a_known_advisory() {
+    let lockfile = tidy::read(&tidy::repository_root(), "Cargo.lock").unwrap();
+    assert_none(&lockfile::check(&lockfile));
+}
+
+#[test]
+fn manifests_match_the_node_they_start() {
+    let settings = tidy::node_settings(&tidy::repository_root()).unwrap();
+    assert_none(&repository().deploy_findings(&settings));
+}
+
+#[test]
+fn the_page_for_operators_has_every_setting() {
+    let root = tidy::repository_root();
+    let settings = tidy::node_settings(&root).unwrap();
+    let page = tidy::read(&root, settings_doc::PAGE).unwrap();
+    assert_none(&settings_doc::check(&page, &settings));
+}
