@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferadb-ledger/target
 BINARIES := $(CARGO_TARGET_DIR)/release
 CARGO_SCOPE := --release --workspace --locked
 
-.PHONY: help setup build demo test lint tidy bench
+.PHONY: help setup build demo test lint tidy bench ladder
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: setup ## Formatting, clippy and documentation, warnings refused
 
 tidy: ## Check the rules of the repository: arrows, sizes, documents, lockfile, manifests
 	cargo xtask tidy
+
+ladder: build ## Measure what a write costs, rung by rung (ARGS="8" for eight seconds a rung)
+	$(BINARIES)/ladder $(ARGS)
 
 bench: setup ## Run the benchmarks
 	cargo bench --workspace --locked --bench '*'

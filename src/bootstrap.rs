@@ -96,6 +96,14 @@ pub enum BootstrapError {
         /// Another.
         second: ClusterId,
     },
+    /// The data directory belongs to a cluster, and the peers that answer all belong to another one.
+    #[error("the data directory belongs to cluster {own}, the peers to cluster {found}")]
+    ForeignPeers {
+        /// The data directory's.
+        own: ClusterId,
+        /// A peer's.
+        found: ClusterId,
+    },
     /// A member of the cluster turns this node away for good.
     #[error("cluster {cluster} refuses this node ({reason}): {detail}")]
     Refused {
@@ -112,7 +120,7 @@ pub enum BootstrapError {
 }
 
 /// Finds or founds the cluster; returns once that is durable. A node that belongs to one is told its place
-/// at once. Waits without end for peers, and says in the log for whom.
+/// after one look at its peers. Others wait without end for peers, and say in the log for whom.
 pub async fn establish(
     state: &Arc<PeerState>,
     settings: &BootstrapSettings,
@@ -120,6 +128,9 @@ pub async fn establish(
     let mut peers = Peers::new(state.clone(), settings.clone());
     let mut changes = state.subscribe();
     let mut told = Told::default();
+    if let Some(established) = state.established() {
+        refuse_foreign_peers(&mut peers, established.identity.cluster).await?;
+    }
     loop {
         if let Some(established) = state.established() {
             tracing::info!(
@@ -143,6 +154,19 @@ pub async fn establish(
             () = tokio::time::sleep(settings.interval.mul_f64(rand::random_range(0.5..=1.0))) => {}
             _ = changes.changed() => {}
         }
+    }
+}
+
+/// Refuses to take a data directory into a place where only nodes of another cluster answer. Silence is no
+/// reason: all nodes of a cluster may start at the same time.
+async fn refuse_foreign_peers(peers: &mut Peers, own: ClusterId) -> Result<(), BootstrapError> {
+    let round = peers.round().await;
+    let clusters = || round.view.peers.iter().filter_map(|peer| peer.cluster);
+    match clusters().find(|cluster| *cluster != own) {
+        Some(found) if !clusters().any(|cluster| cluster == own) => {
+            Err(BootstrapError::ForeignPeers { own, found })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -383,7 +407,7 @@ impl Told {
     fn tell(&mut self, waiting: &Waiting, unanswered: &[String]) {
         let text = match waiting {
             Waiting::Founders { present } => {
-                format!("{present} founders are there; waiting for more")
+                format!("waiting for more founders; present with this node: {present}")
             }
             Waiting::OtherNodes { unanswered } => {
                 format!("waiting for {unanswered} listed nodes that may be among the founders")

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use ledger_proof::system_entity::VaultState;
 use ledger_proto::internal::commands_client::CommandsClient;
 use ledger_proto::internal::commands_server::Commands;
 use ledger_proto::internal::{ProposeOutcome, ProposeRequest, ProposeResponse};
+use ledger_router::VaultLookup;
 use ledger_shard::{
     Command, CommandKind, CommandResult, CreateVaultBlock, FIRST_OWNER_EPOCH, Refusal, ShardHandle, SystemCommand,
     SystemResult,
@@ -114,8 +116,9 @@ impl Commands for CommandService {
         let request = request.into_inner();
         let answer = if request.cluster_id != self.context.identity.cluster.0 {
             ProposeOutcome::OtherCluster
-        } else if !is_background(&request.command) {
-            ProposeOutcome::Refused
+        } else if !self.is_due(GroupId(request.group), &request.command) {
+            // A directory that is behind says so too; the asking node tries again.
+            ProposeOutcome::Retry
         } else {
             let group = GroupId(request.group);
             outcome(propose_here(&self.context.shard, group, request.command).await)
@@ -124,9 +127,18 @@ impl Commands for CommandService {
     }
 }
 
-/// Only a well-formed command may enter a log, because a malformed one stops every replica.
-fn is_background(command: &[u8]) -> bool {
-    let Ok(command) = Command::decode(command) else { return false };
-    let is_create = command.kind == CommandKind::CreateVault as u8;
-    is_create && CreateVaultBlock::decode(command.body).is_ok()
+impl CommandService {
+    /// Only the first block of a vault that the directory has placed on this group and that awaits it, in a
+    /// well-formed command: a malformed one would stop every replica.
+    fn is_due(&self, group: GroupId, command: &[u8]) -> bool {
+        let Ok(command) = Command::decode(command) else { return false };
+        let is_create = command.kind == CommandKind::CreateVault as u8
+            && CreateVaultBlock::decode(command.body).is_ok();
+        let entity = self.context.directory.current().vault(command.vault);
+        is_create
+            && matches!(entity, VaultLookup::Known(entity)
+                if entity.shard == group
+                    && entity.owner_epoch == command.owner_epoch
+                    && entity.state == VaultState::Creating)
+    }
 }

@@ -159,14 +159,17 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Variables under our prefix that belong to the command-line tools.
 const TOOL_VARIABLES: &[&str] = &[
-    "LEDGER_ENDPOINTS",
-    "LEDGER_STATE_DIR",
-    "LEDGER_TRUST_BUNDLE",
-    "LEDGER_TRUST_FIRST_USE",
-    "LEDGER_CLIENT_ID",
-    "LEDGER_TIMEOUT",
-    "LEDGER_CONFIG",
     "LEDGER_BIN",
+    "LEDGER_CLIENT_ID",
+    "LEDGER_CONFIG",
+    "LEDGER_DEADLINE",
+    "LEDGER_ENDPOINTS",
+    "LEDGER_NAMESPACE",
+    "LEDGER_OUTPUT",
+    "LEDGER_STATE_DIR",
+    "LEDGER_TRUST",
+    "LEDGER_TRUST_ON_FIRST_USE",
+    "LEDGER_VAULT",
 ];
 
 /// Where a value came from.

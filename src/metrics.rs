@@ -45,7 +45,7 @@ const METHODS: [&str; 26] = [
     "ledger.v1.Ledger/GetTrustBundle",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
-    "ledger.internal.v1.Peer/Frames",
+    "ledger.internal.v1.Commands/Propose",
     OTHER_METHOD,
 ];
 /// Label of methods without a line of their own.

@@ -36,7 +36,9 @@ use crate::peer::{
 use crate::{http, reconciler};
 
 /// Time that moving leaders away may take before a stop goes on.
-const HAND_OVER_TIME: Duration = Duration::from_secs(5);
+const HAND_OVER_TIME: Duration = Duration::from_secs(2);
+/// Time that open requests may take before a stop goes on without them.
+const DRAIN_TIME: Duration = Duration::from_secs(6);
 /// Pause between looks at group statuses, for leader hints.
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 
@@ -68,6 +70,12 @@ pub enum NodeError {
     /// The groups on disk cannot be started.
     #[error("the groups on disk cannot be started")]
     Boot(#[from] BootError),
+    /// A listener ended although nobody stopped it.
+    #[error("the {listener} listener ended")]
+    ListenerEnded {
+        /// Which one.
+        listener: &'static str,
+    },
     /// The driver cannot be started or stopped.
     #[error("the groups' driver failed")]
     Driver(#[from] DriverError),
@@ -106,7 +114,7 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     let (stop, stopped) = watch::channel(false);
     let slot = NodeSlot::new();
     let metrics = Arc::new(RequestMetrics::new());
-    let http = tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
+    let mut http = tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
     let node_key = Arc::new(NodeKey::from_seed(&store.node_key().0));
     let local = LocalNode {
         name: config.name.clone(),
@@ -119,7 +127,7 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
         feature_level: u32::from(ledger_shard::FEATURE_LEVEL),
     };
     let peers = PeerState::open(store.clone(), local)?;
-    let server = tokio::spawn(edge::serve(
+    let mut server = tokio::spawn(edge::serve(
         slot.clone(),
         metrics.clone(),
         peers.clone(),
@@ -143,25 +151,27 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
         cluster = %established.identity.cluster, node = established.identity.node.0,
         "node serves; raft groups are running"
     );
-    signalled().await;
-
-    info!("node stops");
-    slot.enter(Stage::Draining);
-    running.context.draining.store(true, Ordering::Relaxed);
-    hand_over(&running.context).await;
+    let ending = tokio::select! {
+        () = signalled() => Ok(()),
+        fault = peers.failed() => Err(NodeError::Peers(fault)),
+        _ = &mut server => Err(NodeError::ListenerEnded { listener: "gRPC" }),
+        _ = &mut http => Err(NodeError::ListenerEnded { listener: "HTTP" }),
+    };
+    if ending.is_ok() {
+        info!("node stops");
+        slot.enter(Stage::Draining);
+        running.context.draining.store(true, Ordering::Relaxed);
+        hand_over(&running.context).await;
+    }
     slot.enter(Stage::Stopping);
     stop.send_replace(true);
     peers.close();
-    running.transport.close();
-    for task in running.tasks {
-        task.abort();
-    }
     // A client that holds a stream open does not hold up the stop.
-    let _ = tokio::time::timeout(HAND_OVER_TIME, server).await;
+    let _ = tokio::time::timeout(DRAIN_TIME, server).await;
     http.abort();
-    tokio::task::spawn_blocking(move || running.driver.shutdown()).await.expect("no panic")?;
+    running.stop().await?;
     info!("node stopped");
-    Ok(())
+    ending
 }
 
 /// What runs once the node belongs to a cluster.
@@ -170,6 +180,18 @@ struct Running {
     driver: Driver,
     transport: Arc<Transport>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends the tasks, then the driver, which makes everything durable.
+    async fn stop(self) -> Result<(), NodeError> {
+        self.transport.close();
+        for task in self.tasks {
+            task.abort();
+        }
+        let stopping = tokio::task::spawn_blocking(move || self.driver.shutdown());
+        Ok(stopping.await.expect("stopping the driver does not panic")?)
+    }
 }
 
 fn start(

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use ledger_shard::boot::create_group;
 use ledger_shard::{
     BlockListener, Clock, Driver, DriverConfig, DriverMode, DriverParts, Outbox, ProposeOutcome,
@@ -131,7 +131,7 @@ impl Cluster {
     fn create_vault(&mut self, number: u64) {
         let body = CreateVaultCommand.encode();
         let command = envelope(CommandKind::CreateVault, number, OwnerEpoch(1), &body);
-        let (done, answers) = unbounded();
+        let (done, answers) = bounded(1);
         loop {
             if let Some(leader) = self.leader(group_of(number)) {
                 self.propose(&leader, number, command.clone(), &done);
@@ -153,7 +153,7 @@ impl Cluster {
                 }
             })
             .collect();
-        let (done, answers): (Sender<(u64, ProposeOutcome)>, Receiver<_>) = unbounded();
+        let (done, answers): (Sender<(u64, ProposeOutcome)>, Receiver<_>) = bounded(in_flight);
         let stretch = Stretch::begin();
         let end = Instant::now() + time;
         let (mut waiting, mut finished) = (0, 0u64);

@@ -217,8 +217,12 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Cli
 
 /// Replaces a file so that it holds either all of the old or all of the new bytes after a crash.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
-    let directory = path.parent().expect("files of the state directory have a parent");
-    let name = path.file_name().expect("files of the state directory have a name");
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput.into());
+    let name = name.map_err(|source| state_error(path, source))?;
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
     let unique = format!("{}.{:016x}.new", name.to_string_lossy(), rand::random::<u64>());
     let fresh = directory.join(unique);
     let written = File::create_new(&fresh)

@@ -84,6 +84,9 @@ async fn three_nodes_found_one_cluster_and_number_themselves_by_name() {
     let alone = establish(&restarted, &settings(&[])).await.expect("remembers");
     assert_eq!((alone.identity.node, alone.genesis), (NodeId(2), genesis));
     restarted.finish_founding().expect("writes");
+    let addresses = vec![(NodeId(3), "c:1".to_owned())];
+    restarted.remember_addresses(&addresses).expect("writes");
+    assert_eq!(nodes[1].state.remembered_addresses(), Ok(addresses));
     let restarted = PeerState::open(nodes[1].rows.clone(), nodes[1].state.local().clone());
     assert!(restarted.expect("opens").established().expect("a member").founding.is_none());
 }

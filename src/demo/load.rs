@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use super::harvest::{FileGrants, GRANTS_PER_FILE};
 
 /// Files in one write.
-const FILES_PER_WRITE: usize = 100;
+pub(super) const FILES_PER_WRITE: usize = 100;
 /// Writes that wait for an answer at one time.
-const WRITES_IN_FLIGHT: usize = 32;
+pub(super) const WRITES_IN_FLIGHT: usize = 32;
 /// Latencies are kept up to this many microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 

@@ -22,8 +22,8 @@ use ledger_types::VaultRef;
 use thiserror::Error;
 
 use self::failover::{PULSE_PREFIX, Pulse, PulseError, pulse_key};
-use self::harvest::Harvest;
-use self::load::{LoadError, LoadReport};
+use self::harvest::{GRANTS_PER_FILE, Harvest};
+use self::load::{FILES_PER_WRITE, LoadError, LoadReport, WRITES_IN_FLIGHT};
 use self::process::{ProcessError, READY_TIME_MAX, Server};
 use self::proofs::{ProofsError, ProofsReport};
 use self::replicas::{Replica, ReplicaError};
@@ -43,6 +43,12 @@ const LEVEL_TIME_MAX: Duration = Duration::from_secs(30);
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest wait of the client between two attempts, so that it sees the end of a pause soon.
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
+
+/// What the proofs above rest on.
+const WHAT_IS_TRUSTED: &str = "
+What a client trusts here is the signature of the one node that answered: the trust bundle of this
+version counts a note with one cosignature, so one lying node could sign a false history. Checkpoints
+that a majority of nodes has cosigned will close that gap; they are not built yet.";
 
 /// What the user asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -174,11 +180,7 @@ async fn story(options: &Options, narrator: &mut Narrator) -> Result<(), DemoErr
     let rows = summary(&cluster, &loaded, &proved, &survived);
     narrator.table(&rows);
     narrator.line(format_args!("\nEverything held, in {}.", seconds(begun.elapsed())));
-    narrator.line(
-        "What a client trusts here is the signature of the one node that answered: this version's trust \
-         bundle counts a note with one cosignature. One lying node could sign a false history. Asking a \
-         majority to cosign closes that gap and is not built yet.",
-    );
+    narrator.line(WHAT_IS_TRUSTED);
     if options.keep {
         cluster.leave_running(&place, narrator);
     }
@@ -512,12 +514,14 @@ fn summary(
     survived: &Survived,
 ) -> Vec<(String, String)> {
     let row = |name: &str, value: String| (name.to_owned(), value);
+    let write = format!("writes of {} relationships", FILES_PER_WRITE * GRANTS_PER_FILE);
+    let latency = format!("latency of a write, {WRITES_IN_FLIGHT} under way");
     let mut rows = vec![
         row("relationships loaded", count(loaded.relationships)),
-        row("writes (transactions) each second", rate(loaded.writes_per_second())),
-        row("operations each second", rate(loaded.operations_per_second())),
-        row("latency of a write, p50", milliseconds(loaded.latency(0.50))),
-        row("latency of a write, p99", milliseconds(loaded.latency(0.99))),
+        row(&format!("{write}, each second"), rate(loaded.writes_per_second())),
+        row("relationships (operations) each second", rate(loaded.operations_per_second())),
+        row(&format!("{latency}, p50"), milliseconds(loaded.latency(0.50))),
+        row(&format!("{latency}, p99"), milliseconds(loaded.latency(0.99))),
         row("proof of a present relationship", format!("{} bytes", proved.present_bytes)),
         row("proof of an absent relationship", format!("{} bytes", proved.absent_bytes)),
         row("checking a proof", milliseconds(proved.verify_time)),

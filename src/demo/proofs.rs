@@ -125,7 +125,7 @@ fn tell_checks(answer: &VerifiedGet, bundle: &TrustBundle, narrator: &mut Narrat
         "{} voter of the vault's group cosigned it (trust bundle {}: {:?}), within the allowed age",
         block.counted.keys, bundle.sequence, bundle.threshold
     ));
-    narrator.held("its log extends the one that this client remembers");
+    narrator.held("its log contradicts nothing that this client remembers of it");
     narrator
         .held(format_args!("header of block {} is in that log of {size} blocks", header.height));
     let root = header.state_root.to_string();

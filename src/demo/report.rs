@@ -59,7 +59,7 @@ impl Narrator {
     /// Tells name and value pairs as a table.
     pub(super) fn table(&mut self, rows: &[(String, String)]) {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_preset(presets::UTF8_BORDERS_ONLY);
         for (name, value) in rows {
             table.add_row([name, value]);
         }

@@ -41,29 +41,50 @@ pub(super) fn clock_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What a read is of.
+pub(super) struct Target<A> {
+    /// The vault.
+    pub(super) vault: VaultRef,
+    /// What is needed of the state that answers.
+    pub(super) freshness: Freshness,
+    /// The answer for a vault that its first write would create, if the method has one.
+    pub(super) absent: Option<A>,
+}
+
+impl<A> Target<A> {
+    /// A read of a vault that must exist.
+    pub(super) fn existing(vault: VaultRef, freshness: impl Into<Freshness>) -> Target<A> {
+        Target { vault, freshness: freshness.into(), absent: None }
+    }
+
+    /// A read that finds a vault empty that its first write would create.
+    fn or_empty(vault: VaultRef, freshness: impl Into<Freshness>, absent: A) -> Target<A> {
+        Target { vault, freshness: freshness.into(), absent: Some(absent) }
+    }
+}
+
 impl Call {
     /// Serves a read here with `local`, or where the vault's group is led with `send`, and once more if the
-    /// route was stale. `absent` answers for a vault that its first write would create.
+    /// route was stale.
     pub(super) async fn read<Q, A, S, F>(
         &self,
-        (vault, freshness): (VaultRef, Freshness),
+        target: Target<A>,
         message: Q,
         local: impl Fn(&VaultRow, &Q) -> Result<A, Failure>,
         send: S,
-        absent: Option<A>,
     ) -> Result<Response<A>, Failure>
     where
         Q: Clone,
         S: Fn(Channel, Request<Q>) -> F,
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let Target { vault, freshness, mut absent } = target;
         let mut attempt = 0;
         loop {
             let outcome = match self.read_place(vault, freshness, attempt).await {
-                Err(Failure::UnknownVault(_))
-                    if self.context.config.auto_create_vaults && absent.is_some() =>
-                {
-                    return Ok(Response::new(absent.expect("just looked at")));
+                Err(Failure::UnknownVault(vault)) if self.context.config.auto_create_vaults => {
+                    let absent = absent.take().ok_or(Failure::UnknownVault(vault))?;
+                    return Ok(Response::new(absent));
                 }
                 Ok(ReadPlace::Here(owner, row)) => {
                     local(&row, &message).map(|answer| self.answer(owner.group, answer))
@@ -115,8 +136,8 @@ impl v1::read_service_server::ReadService for Edge {
             Ok(v1::ReadResponse { value: entity.map(|entity| entity.value), block_height })
         };
         let send = |channel, request| async move { client(channel).read(request).await };
-        let absent = Some(v1::ReadResponse::default());
-        Ok(call.read((vault, fresh.into()), message, local, send, absent).await?)
+        let target = Target::or_empty(vault, fresh, v1::ReadResponse::default());
+        Ok(call.read(target, message, local, send).await?)
     }
 
     async fn batch_read(
@@ -137,8 +158,8 @@ impl v1::read_service_server::ReadService for Edge {
         };
         let send = |channel, request| async move { client(channel).batch_read(request).await };
         let nothing = message.keys.iter().map(|_| None).collect();
-        let absent = Some(batch_answer(&message.keys, 0, nothing)?);
-        Ok(call.read((vault, fresh.into()), message, local, send, absent).await?)
+        let target = Target::or_empty(vault, fresh, batch_answer(&message.keys, 0, nothing)?);
+        Ok(call.read(target, message, local, send).await?)
     }
 
     async fn verified_read(
@@ -191,7 +212,7 @@ impl v1::read_service_server::ReadService for Edge {
             }
         };
         let send = |channel, request| async move { client(channel).get_block(request).await };
-        Ok(call.read((vault, freshness), message, local, send, None).await?)
+        Ok(call.read(Target::existing(vault, freshness), message, local, send).await?)
     }
 
     async fn get_block_range(
@@ -217,8 +238,8 @@ impl v1::read_service_server::ReadService for Edge {
             })
         };
         let send = |channel, request| async move { client(channel).get_tip(request).await };
-        let fresh = Consistency::Eventual.into();
-        Ok(call.read((vault, fresh), message, local, send, None).await?)
+        let target = Target::existing(vault, Consistency::Eventual);
+        Ok(call.read(target, message, local, send).await?)
     }
 
     /// Read with the leader's barrier: the client counts on from the answer.
@@ -238,9 +259,9 @@ impl v1::read_service_server::ReadService for Edge {
         };
         let send =
             |channel, request| async move { client(channel).get_client_state(request).await };
-        let fresh = Consistency::Linearizable.into();
-        let absent = Some(v1::GetClientStateResponse::default());
-        Ok(call.read((vault, fresh), message, local, send, absent).await?)
+        let absent = v1::GetClientStateResponse::default();
+        let target = Target::or_empty(vault, Consistency::Linearizable, absent);
+        Ok(call.read(target, message, local, send).await?)
     }
 
     async fn list_relationships(
@@ -355,8 +376,9 @@ impl Edge {
             Ok(v1::ListEntitiesResponse { entities, block_height: page.height, next_page_token })
         };
         let send = |channel, request| async move { client(channel).list_entities(request).await };
-        let absent = Some(v1::ListEntitiesResponse::default());
-        call.read((vault, asked.freshness()), message, local, send, absent).await
+        let absent = v1::ListEntitiesResponse::default();
+        let target = Target::or_empty(vault, asked.freshness(), absent);
+        call.read(target, message, local, send).await
     }
 
     async fn relationships(
@@ -400,8 +422,9 @@ impl Edge {
         };
         let send =
             |channel, request| async move { client(channel).list_relationships(request).await };
-        let absent = Some(v1::ListRelationshipsResponse::default());
-        call.read((vault, asked.freshness()), message, local, send, absent).await
+        let absent = v1::ListRelationshipsResponse::default();
+        let target = Target::or_empty(vault, asked.freshness(), absent);
+        call.read(target, message, local, send).await
     }
 }
 

@@ -35,7 +35,7 @@ pub const GROUP: &str = "ledger-group";
 /// Routes tried for one request: the first, and one more after a look at what changed.
 pub(crate) const ROUTES_MAX: u32 = 2;
 /// How long a request waits for a group to get a leader before it is refused.
-const LEADER_WAIT_MAX: Duration = Duration::from_millis(500);
+const LEADER_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between looks at an obstacle that passes by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a request waits for a new vault's first block.
@@ -346,7 +346,10 @@ impl Call {
         let (sender, receiver) = oneshot::channel();
         let remaining = self.deadline.check()?;
         let shard = &self.context.shard;
-        let completion = move |outcome| drop(sender.send(outcome));
+        // A caller that has given up needs no answer.
+        let completion = move |outcome| {
+            let _ = sender.send(outcome);
+        };
         shard.read(group, deadline_ms(&self.context, remaining), Box::new(completion));
         match tokio::time::timeout(remaining, receiver).await {
             Ok(Ok(Ok(index))) => Ok(index),

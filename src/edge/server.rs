@@ -50,6 +50,9 @@ const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 const CONNECTION_AGE_JITTER: Duration = Duration::from_secs(10 * 60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest message that is decoded. A forwarded request may name what the client's left out, and so be a
+/// little larger than the limit that the client is held to.
+const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 4096;
 /// Largest command of another node: a command and its envelope.
 const COMMAND_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 /// How long open streams may keep a listener that is asked to stop.
@@ -116,7 +119,7 @@ impl Door {
         let older = descriptors().build_v1alpha().expect("the descriptors are compiled in");
         let admin = AdminServiceServer::from_arc(edge.clone());
         let rest = internal
-            .add_service(admin.max_decoding_message_size(REQUEST_BYTES_MAX))
+            .add_service(admin.max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(HealthServiceServer::from_arc(edge.clone()))
             .add_service(SystemDiscoveryServiceServer::from_arc(edge.clone()))
             .add_service(HealthServer::from_arc(edge.clone()))
@@ -125,10 +128,10 @@ impl Door {
             .prepare();
         Door {
             write: WriteServiceServer::from_arc(edge.clone())
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
             read: ReadServiceServer::from_arc(edge.clone())
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-            ledger: LedgerServer::from_arc(edge).max_decoding_message_size(REQUEST_BYTES_MAX),
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            ledger: LedgerServer::from_arc(edge).max_decoding_message_size(MESSAGE_BYTES_MAX),
             rest,
             metrics,
         }

@@ -16,6 +16,7 @@ use tonic::{Request, Response};
 
 use super::Edge;
 use super::ledger::client;
+use super::read::Target;
 use super::route::{Call, query_failure};
 use super::status::Failure;
 use super::vaults::known_group;
@@ -39,14 +40,14 @@ impl Edge {
                 voter_sets(&call.context, known_group(&call.context, vault)?)?
             }
         };
-        let fresh = Consistency::Linearizable.into();
+        let target = Target::existing(VaultRef::SYSTEM, Consistency::Linearizable);
         let local = |_: &VaultRow, asked: &v1::GetTrustBundleRequest| {
             let bundles = stored_bundles(&call, asked.from_sequence)?;
             Ok(v1::GetTrustBundleResponse { bundles, voter_sets: voter_sets.clone() })
         };
         let send =
             |channel, request| async move { client(channel).get_trust_bundle(request).await };
-        let answered = call.read((VaultRef::SYSTEM, fresh), message, local, send, None).await?;
+        let answered = call.read(target, message, local, send).await?;
         if !call.leads(GroupId::SYSTEM) {
             return Ok(answered);
         }

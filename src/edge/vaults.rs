@@ -6,8 +6,7 @@
 use ledger_proof::BlockHeader;
 use ledger_proof::system_entity::{RetentionMode, SystemEntity as _, VaultEntity, VaultState};
 use ledger_proto::convert::block::wire_header;
-use ledger_proto::convert::ids;
-use ledger_proto::convert::reads;
+use ledger_proto::convert::{Consistency, ids, reads};
 use ledger_proto::internal::ProposeOutcome;
 use ledger_proto::v1;
 use ledger_proto::v1::admin_service_client::AdminServiceClient;
@@ -26,7 +25,7 @@ use tonic::{Request, Response};
 
 use super::Edge;
 use super::page_token::{PageCursor, Query};
-use super::read::apart;
+use super::read::{Target, apart};
 use super::route::{Call, Owner, Place, ROUTES_MAX, query_failure};
 use super::status::Failure;
 use super::write::propose;
@@ -48,8 +47,10 @@ pub(super) fn known_group(context: &NodeContext, vault: VaultRef) -> Result<Grou
     if vault == VaultRef::SYSTEM {
         return Ok(GroupId::SYSTEM);
     }
-    match context.directory.current().vault(vault) {
+    let directory = context.directory.current();
+    match directory.vault(vault) {
         VaultLookup::Known(entity) => Ok(entity.shard),
+        _ if directory.namespace(vault.namespace).is_none() => Err(Failure::UnknownNamespace),
         VaultLookup::Absent | VaultLookup::NotCached => Err(Failure::UnknownVault(vault)),
     }
 }
@@ -215,8 +216,8 @@ impl Edge {
             Ok(wire_vault(&call.context, vault, row.owner, Some(row)))
         };
         let send = |channel, request| async move { admin_client(channel).get_vault(request).await };
-        let fresh = ledger_proto::convert::Consistency::Eventual.into();
-        call.read((vault, fresh), message, local, send, None).await
+        let target = Target::existing(vault, Consistency::Eventual);
+        call.read(target, message, local, send).await
     }
 
     pub(super) async fn list_all_vaults(

@@ -28,8 +28,8 @@ use crate::signer::{LogState, SignedCheckpoint};
 
 /// How long a verified read waits for a height that the vault does not have yet.
 const HEIGHT_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Keys proved together; a largest request alone fits.
-const KEYS_PER_PROOF_MAX: usize = 4 * KEYS_PER_READ_MAX;
+/// Keys of several requests that are proved together, because the state machine waits meanwhile.
+const KEYS_PER_PROOF_MAX: usize = 256;
 /// Vaults with a queue at once, above which idle queues are dropped.
 const QUEUES_MAX: usize = 4096;
 
@@ -64,13 +64,14 @@ struct Queue {
 }
 
 impl Queue {
-    /// Takes those that are proved together, the longest waiting first.
+    /// Takes those that are proved together, the longest waiting first; a request is never cut.
     fn take(&self) -> Vec<Waiter> {
         let mut waiting = self.waiting.lock();
         let mut keys = 0;
         let fits = |waiter: &&Waiter| {
+            let is_first = keys == 0;
             keys += waiter.keys.len();
-            keys <= KEYS_PER_PROOF_MAX
+            is_first || keys <= KEYS_PER_PROOF_MAX
         };
         let count = waiting.iter().take_while(fits).count();
         waiting.drain(..count).collect()

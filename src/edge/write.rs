@@ -130,7 +130,10 @@ pub(super) async fn propose(
     let (vault, owner_epoch) = (owner.vault, owner.epoch);
     let command = Command { kind: kind as u8, vault, owner_epoch, body }.encode();
     let (sender, receiver) = oneshot::channel();
-    let completion = move |outcome| drop(sender.send(outcome));
+    // A caller that has given up needs no answer.
+    let completion = move |outcome| {
+        let _ = sender.send(outcome);
+    };
     let until_ms = deadline_ms(&call.context, remaining);
     call.context.shard.propose(owner.group, command, until_ms, Box::new(completion));
     let outcome = match tokio::time::timeout(remaining, receiver).await {

@@ -148,11 +148,12 @@ impl PeerService {
     fn check_first(&self, serving: &Serving, frame: &Frame) -> Result<StoreId, Refusal> {
         let malformed = |detail: String| self.state.refusal(RefusalReason::Malformed, detail);
         peers::lane(frame.lane).map_err(|error| malformed(error.to_string()))?;
-        let (_, store) = self.state.check_peer(frame.identity.as_ref(), &*serving.book)?;
+        let (node, store) = self.state.check_peer(frame.identity.as_ref(), &*serving.book)?;
         let is_first = frame.sequence == 1 && frame.sender_store == store.0;
         if !is_first || frame.messages.len() > FRAME_MESSAGES_MAX {
             return Err(malformed("the first frame is not the sender's first".to_owned()));
         }
+        self.state.arrived(node);
         Ok(store)
     }
 }

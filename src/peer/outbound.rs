@@ -66,7 +66,7 @@ enum LinkError {
     Connect(#[from] tonic::transport::Error),
     #[error("no answer in time")]
     TimedOut,
-    #[error("the call failed: {0}")]
+    #[error("the call failed: {}", .0.message())]
     Call(#[from] Status),
     #[error("refused ({}): {}", reason_name(.0), .0.detail)]
     Refused(Refusal),
@@ -238,6 +238,7 @@ impl LaneTask {
     async fn keep_connected(&self) {
         let mut failures = 0;
         let mut is_reported = false;
+        let mut arrivals = self.shared.state.arrivals(self.node);
         loop {
             self.queue.nonempty().await;
             let (replies, was_up) = match self.connect().await {
@@ -255,8 +256,11 @@ impl LaneTask {
             };
             self.lose(&error, was_up, is_reported);
             is_reported = true;
-            tokio::time::sleep(self.pause(failures)).await;
-            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(self.pause(failures)) => failures += 1,
+                // A node that has just reached this one need not be waited for.
+                _ = arrivals.changed() => failures = 0,
+            }
         }
     }
 

@@ -168,6 +168,7 @@ pub struct PeerState {
     fault: watch::Sender<Option<StateError>>,
     closed: watch::Sender<bool>,
     serving: OnceLock<Serving>,
+    arrivals: Mutex<BTreeMap<NodeId, watch::Sender<u64>>>,
     metrics: Arc<PeerMetrics>,
 }
 
@@ -197,6 +198,7 @@ impl PeerState {
             fault: watch::channel(None).0,
             closed: watch::channel(false).0,
             serving: OnceLock::new(),
+            arrivals: Mutex::default(),
             metrics: Arc::default(),
         };
         state.recover()?;
@@ -296,6 +298,19 @@ impl PeerState {
     /// Turns true once the node ends.
     pub(super) fn closing(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
+    }
+
+    /// Changes whenever the node opens a stream to this one: it is there and can be reached again.
+    pub(super) fn arrivals(&self, node: NodeId) -> watch::Receiver<u64> {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.entry(node).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// Tells that a node has opened a stream, to those who asked for it.
+    pub(super) fn arrived(&self, node: NodeId) {
+        if let Some(arrivals) = self.arrivals.lock().get(&node) {
+            arrivals.send_modify(|count| *count += 1);
+        }
     }
 
     /// Notes that a cluster exists: this node will promise no genesis of another one.

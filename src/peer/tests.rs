@@ -49,6 +49,9 @@ async fn say_hello(node: &TestNode, identity: PeerIdentity) -> hello_response::A
     answer.answer.expect("an answer")
 }
 
+/// Makes an identity wrong in one way.
+type Change = fn(&mut PeerIdentity);
+
 async fn refusal(node: &TestNode, identity: PeerIdentity) -> RefusalReason {
     match say_hello(node, identity).await {
         hello_response::Answer::Refusal(refusal) => refusal.reason(),
@@ -129,6 +132,28 @@ async fn a_restarted_node_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_node_that_comes_back_is_not_waited_for() {
+    let (first, mut second) = pair().await;
+    let patient = TransportLimits {
+        backoff_min: 10 * PATIENCE,
+        backoff_max: 10 * PATIENCE,
+        ..TransportLimits::default()
+    };
+    second.stop().await;
+    let outbound = transport(&first, patient);
+    outbound.send(vec![message(1, Lane::Data, 10)]);
+    let told = |sink: &TestSink| sink.unreachable.lock().contains(&NodeId(2));
+    first.sink.wait("the loss is told", told).await;
+    second.restart().await;
+    second.serve();
+    outbound.send(vec![message(2, Lane::Data, 10)]);
+    let back = transport(&second, limits());
+    back.send(vec![OutMessage { node: NodeId(1), ..message(3, Lane::Control, 10) }]);
+    first.sink.wait("the other direction works", |sink| groups(sink) == [3]).await;
+    second.sink.wait("the queued message arrives", |sink| groups(sink) == [2]).await;
+}
+
+#[tokio::test]
 async fn a_node_that_is_away_is_reported_once_a_lane() {
     let (first, mut second) = pair().await;
     second.stop().await;
@@ -200,12 +225,12 @@ async fn identities_are_checked_one_by_one() {
     let (first, second) = pair().await;
     let own = first.state.identity();
     assert!(matches!(say_hello(&second, own.clone()).await, hello_response::Answer::Identity(_)));
-    let changed = |change: fn(&mut PeerIdentity)| {
+    let changed = |change: Change| {
         let mut identity = own.clone();
         change(&mut identity);
         identity
     };
-    let cases: [(fn(&mut PeerIdentity), RefusalReason); 6] = [
+    let cases: [(Change, RefusalReason); 6] = [
         (|identity| identity.protocol_version = 2, RefusalReason::ProtocolVersion),
         (|identity| identity.store_id = vec![8; 16], RefusalReason::UnknownStore),
         (|identity| identity.store_id = vec![8; 15], RefusalReason::Malformed),

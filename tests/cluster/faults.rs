@@ -1,11 +1,10 @@
 //! Crashes: what was acknowledged stays, and replicas stay equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::demo::replicas::{Replica, wait_level};
 use ledger_client::Tip;
 use ledger_proto::v1;
-use ledger_proto::v1::ledger_client::LedgerClient;
 use ledger_proto::v1::read_service_client::ReadServiceClient;
 use ledger_types::VaultRef;
 
@@ -35,12 +34,9 @@ struct Held {
     headers: Vec<Vec<u8>>,
     entities: Vec<v1::Entity>,
     relationships: Vec<v1::Relationship>,
-    client_sequence: u64,
-    /// Origin, size and root of the block log, without the signatures.
-    checkpoint: String,
 }
 
-async fn held(replica: &Replica, vault: VaultRef, tip: Tip, client_id: &str) -> Held {
+async fn held(replica: &Replica, vault: VaultRef, tip: Tip) -> Held {
     let (namespace_id, vault_id) = wire(vault);
     let mut reads = ReadServiceClient::new(replica.channel());
     let mut headers = Vec::new();
@@ -49,42 +45,88 @@ async fn held(replica: &Replica, vault: VaultRef, tip: Tip, client_id: &str) -> 
         let block = reads.get_block(request).await.unwrap().into_inner().block.unwrap();
         headers.push(block.header.unwrap().canonical);
     }
-    let client = Some(v1::ClientId { id: client_id.to_owned() });
-    let state = v1::GetClientStateRequest { namespace_id, vault_id, client_id: client };
-    let state = reads.get_client_state(state).await.unwrap().into_inner();
-    let size = tip.height + 1;
-    let request =
-        v1::GetCheckpointRequest { namespace_id, vault_id, min_size: Some(size), fresh: false };
-    let checkpoint = LedgerClient::new(replica.channel()).get_checkpoint(request).await;
-    let checkpoint = checkpoint.unwrap().into_inner();
-    assert_eq!(checkpoint.size, size, "{replica} signed another size of vault {vault}");
-    let note = String::from_utf8(checkpoint.note).unwrap();
-    let (text, signatures) = note.split_once("\n\n").expect("a note has signatures");
-    assert!(signatures.lines().count() >= 2, "the log's line and a cosignature: {note}");
     Held {
         headers,
         entities: replica.entities(vault, "").await.unwrap(),
         relationships: replica.relationships(vault).await.unwrap(),
-        client_sequence: state.last_committed_sequence,
-        checkpoint: text.to_owned(),
     }
 }
 
 /// Asserts that all nodes hold the same of every vault.
-async fn assert_alike(replicas: &[Replica], tips: &BTreeMap<VaultRef, Tip>, client_id: &str) {
+async fn assert_alike(replicas: &[Replica], tips: &BTreeMap<VaultRef, Tip>) {
     for (&vault, &tip) in tips {
-        let expected = held(&replicas[0], vault, tip, client_id).await;
-        assert!(expected.client_sequence > 0 && !expected.relationships.is_empty());
-        let lines: Vec<&str> = expected.checkpoint.lines().collect();
-        assert!(
-            lines[0].ends_with(&format!("/ns/{}/vault/{}/0", vault.namespace, vault.vault)),
-            "{lines:?}"
-        );
+        let expected = held(&replicas[0], vault, tip).await;
+        assert!(!expected.entities.is_empty() && !expected.relationships.is_empty());
         for replica in &replicas[1..] {
-            let found = held(replica, vault, tip, client_id).await;
+            let found = held(replica, vault, tip).await;
             assert_eq!(found.headers, expected.headers, "headers of {vault} at {replica}");
             assert!(found == expected, "{replica} holds something else of vault {vault}");
         }
+    }
+}
+
+/// A vault's checkpoint over all blocks up to `tip`: its text, and the names of the nodes that cosigned.
+async fn checkpoint(
+    cluster: &Cluster,
+    ask: usize,
+    vault: VaultRef,
+    tip: Tip,
+) -> (String, Vec<String>) {
+    let (namespace_id, vault_id) = wire(vault);
+    let size = tip.height + 1;
+    let request =
+        v1::GetCheckpointRequest { namespace_id, vault_id, min_size: Some(size), fresh: true };
+    let answer = eventually("the vault's leader signs", || async {
+        cluster.node(ask).ledger().get_checkpoint(request).await
+    })
+    .await
+    .into_inner();
+    assert_eq!(answer.size, size, "vault {vault}");
+    let note = String::from_utf8(answer.note).unwrap();
+    let (text, signatures) = note.split_once("\n\n").expect("a note has signatures");
+    let origin = format!("/ns/{}/vault/{}/0", vault.namespace, vault.vault);
+    assert!(text.lines().next().is_some_and(|line| line.ends_with(&origin)), "{note}");
+    let names = signatures.lines().filter_map(|line| line.split(' ').nth(1));
+    let cosigners = names.filter(|name| name.contains("/node/")).map(str::to_owned).collect();
+    (text.to_owned(), cosigners)
+}
+
+/// How far the vault's leader says that a client has counted.
+async fn sequence(cluster: &Cluster, ask: usize, vault: VaultRef, client_id: &str) -> u64 {
+    let (namespace_id, vault_id) = wire(vault);
+    let client_id = Some(v1::ClientId { id: client_id.to_owned() });
+    let request = v1::GetClientStateRequest { namespace_id, vault_id, client_id };
+    let answer = eventually("the vault's leader answers", || async {
+        cluster.node(ask).reads().get_client_state(request.clone()).await
+    });
+    answer.await.into_inner().last_committed_sequence
+}
+
+/// Asserts that every node that comes to lead signs the same block log and has counted the client's writes
+/// as far. Each node is killed in turn, so no vault has the same leader all the time.
+async fn assert_leaders_agree(
+    cluster: &mut Cluster,
+    tips: &BTreeMap<VaultRef, Tip>,
+    client_id: &str,
+) {
+    let mut said: BTreeMap<VaultRef, (String, u64)> = BTreeMap::new();
+    let mut signers: BTreeMap<VaultRef, BTreeSet<String>> = BTreeMap::new();
+    for victim in 0..cluster.servers.len() {
+        cluster.servers[victim].kill();
+        for (&vault, &tip) in tips {
+            let ask = (victim + 1) % cluster.servers.len();
+            let (text, cosigners) = checkpoint(cluster, ask, vault, tip).await;
+            assert!(!cosigners.is_empty(), "nobody cosigned {text}");
+            signers.entry(vault).or_default().extend(cosigners);
+            let counted = sequence(cluster, ask, vault, client_id).await;
+            assert!(counted > 0, "vault {vault} has forgotten its client");
+            let found = (text, counted);
+            assert_eq!(said.entry(vault).or_insert(found.clone()), &found, "vault {vault}");
+        }
+        cluster.resume(victim).await;
+    }
+    for (vault, names) in signers {
+        assert!(names.len() >= 2, "vault {vault} was signed by {names:?} alone");
     }
 }
 
@@ -105,7 +147,8 @@ async fn killing_each_node_in_turn_loses_no_acknowledged_write() {
     let acknowledged = load.finish().await;
     let tips = wait_level(&replicas, &vaults, WAIT_MAX).await.unwrap();
     assert_held(&replicas, &acknowledged).await;
-    assert_alike(&replicas, &tips, client.client_id()).await;
+    assert_alike(&replicas, &tips).await;
+    assert_leaders_agree(&mut cluster, &tips, client.client_id()).await;
     cluster.assert_ready().await;
 }
 
@@ -140,7 +183,7 @@ async fn a_whole_cluster_comes_back_from_a_stop_and_from_a_crash() {
     }
     let tips = wait_level(&replicas, &vaults, WAIT_MAX).await.unwrap();
     assert_held(&replicas, &acknowledged).await;
-    assert_alike(&replicas, &tips, client.client_id()).await;
+    assert_alike(&replicas, &tips).await;
 }
 
 async fn restart_all(cluster: &mut Cluster) {

@@ -57,7 +57,8 @@ impl Default for ApplyConfig {
             tree_flush_bytes: 8 * 1024 * 1024,
             tree_cache_bytes: 64 * 1024 * 1024,
             session_retention_ns: 3600 * 1_000_000_000,
-            session_rows_max: 100_000,
+            // At ten thousand writes a second on one vault, well above the longest deadline.
+            session_rows_max: 1_000_000,
         }
     }
 }

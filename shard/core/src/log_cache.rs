@@ -4,7 +4,7 @@
 //! as its budget allows. Must never wait for a disk: what is missing is noted as wanted.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::entry::LogEntry;
 
@@ -42,7 +42,9 @@ pub(crate) struct LogCache {
     bytes: usize,
     bytes_max: usize,
     fetched: Vec<LogEntry>,
-    wanted: RefCell<Vec<Wanted>>,
+    /// Ranges asked for and not brought yet, by their first index: each is asked for once.
+    wanted: RefCell<BTreeMap<u64, Wanted>>,
+    asked: RefCell<BTreeSet<u64>>,
 }
 
 impl LogCache {
@@ -58,10 +60,22 @@ impl LogCache {
         assert!(applied >= truncated.0, "the log begins at or before what is applied");
         let first = entries.first().map_or(applied + 1, |entry| entry.index);
         assert_eq!(first, applied + 1, "every entry above the applied index is handed in");
-        let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+        let bytes = entries.iter().map(cost).sum();
         let entries = VecDeque::from(entries);
-        let (fetched, wanted) = (Vec::new(), RefCell::new(Vec::new()));
-        LogCache { truncated, term_runs, last, applied, entries, bytes, bytes_max, fetched, wanted }
+        let (fetched, wanted) = (Vec::new(), RefCell::default());
+        let asked = RefCell::default();
+        LogCache {
+            truncated,
+            term_runs,
+            last,
+            applied,
+            entries,
+            bytes,
+            bytes_max,
+            fetched,
+            wanted,
+            asked,
+        }
     }
 
     /// Index of the first entry that the log still has, in memory or on disk.
@@ -102,7 +116,7 @@ impl LogCache {
         let old_last = self.last;
         while self.entries.back().is_some_and(|entry| entry.index >= first) {
             let entry = self.entries.pop_back().expect("just seen");
-            self.bytes -= entry.data.len();
+            self.bytes -= cost(&entry);
         }
         while self.term_runs.last().is_some_and(|&(run, _)| run >= first) {
             self.term_runs.pop();
@@ -111,7 +125,7 @@ impl LogCache {
             if self.term_runs.last().is_none_or(|&(_, term)| term != entry.term) {
                 self.term_runs.push((entry.index, entry.term));
             }
-            self.bytes += entry.data.len();
+            self.bytes += cost(entry);
             self.entries.push_back(entry.clone());
         }
         self.last = last;
@@ -144,12 +158,16 @@ impl LogCache {
         }
         // Any error here but "not now" would end the process or ask for a snapshot (trap 10).
         assert!(can_wait, "entries that raft needs at once are above the applied index");
-        self.wanted.borrow_mut().push(Wanted { low, high: high.min(cached_first), max_bytes });
+        if self.asked.borrow_mut().insert(low) {
+            let wanted = Wanted { low, high: high.min(cached_first), max_bytes };
+            self.wanted.borrow_mut().insert(low, wanted);
+        }
         Err(Miss::OnDisk)
     }
 
     /// Holds entries read from disk until [`LogCache::drop_fetched`].
-    pub(crate) fn hold_fetched(&mut self, entries: Vec<LogEntry>) {
+    pub(crate) fn hold_fetched(&mut self, low: u64, entries: Vec<LogEntry>) {
+        self.asked.borrow_mut().remove(&low);
         self.fetched = entries;
     }
 
@@ -160,7 +178,7 @@ impl LogCache {
 
     /// The ranges asked for in vain since the last call.
     pub(crate) fn take_wanted(&self) -> Vec<Wanted> {
-        self.wanted.take()
+        self.wanted.take().into_values().collect()
     }
 
     /// Moves the applied index on and lets go of old entries over the budget.
@@ -170,13 +188,18 @@ impl LogCache {
         while self.bytes > self.bytes_max {
             match self.entries.front() {
                 Some(entry) if entry.index <= applied => {
-                    self.bytes -= entry.data.len();
+                    self.bytes -= cost(entry);
                     self.entries.pop_front();
                 }
                 _ => break,
             }
         }
     }
+}
+
+/// Bytes of memory that an entry takes.
+fn cost(entry: &LogEntry) -> usize {
+    entry.data.len() + size_of::<LogEntry>()
 }
 
 fn take_bytes<'a>(entries: impl Iterator<Item = &'a LogEntry>, max_bytes: u64) -> Vec<LogEntry> {
@@ -226,7 +249,9 @@ mod tests {
         assert_eq!(indexes(&log.entries(8, 11, u64::MAX, false).expect("pinned")), [8, 9, 10]);
         assert_eq!(log.entries(6, 8, u64::MAX, true), Err(Miss::OnDisk));
         assert_eq!(log.take_wanted(), [Wanted { low: 6, high: 8, max_bytes: u64::MAX }]);
-        log.hold_fetched(vec![entry(6, 6), entry(7, 6)]);
+        assert_eq!(log.entries(6, 8, u64::MAX, true), Err(Miss::OnDisk));
+        assert_eq!(log.take_wanted(), [], "a range under way is not asked for again");
+        log.hold_fetched(6, vec![entry(6, 6), entry(7, 6)]);
         assert_eq!(indexes(&log.entries(6, 8, 150, true).expect("fetched")), [6]);
         log.drop_fetched();
         assert_eq!(log.term(6), Ok(6), "terms never miss");

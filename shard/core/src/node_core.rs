@@ -136,11 +136,12 @@ impl NodeCore {
                 self.started(group).persisted(ready, effects);
             }
             Input::Applied { group, index } => self.started(group).applied(index),
-            Input::Fetched { group, low: _, entries } => self.started(group).fetched(entries),
+            Input::Fetched { group, low, entries } => self.started(group).fetched(low, entries),
             Input::Unreachable(node) => {
                 for (&group, replica) in &mut self.groups {
-                    replica.unreachable(node);
-                    self.dirty.insert(group);
+                    if replica.unreachable(node) {
+                        self.dirty.insert(group);
+                    }
                 }
             }
             Input::TransferLeader { group, to } => {
@@ -162,9 +163,10 @@ impl NodeCore {
         self.last_tick_ms = Some(last + due * self.config.tick_ms);
         for (&group, replica) in &mut self.groups {
             for _ in 0..due.min(TICK_DEBT_MAX) {
-                replica.tick();
+                if replica.tick() {
+                    self.dirty.insert(group);
+                }
             }
-            self.dirty.insert(group);
         }
     }
 

@@ -115,7 +115,7 @@ impl RaftReplica {
             cache,
             hard_state,
             conf_state: to_raft_conf_state(&boot.conf_state),
-            contexts: RefCell::new(Vec::new()),
+            contexts: RefCell::new(BTreeMap::new()),
         };
         // Silent: elections of thousands of groups would fill any log (trap 18).
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -149,19 +149,20 @@ impl RaftReplica {
         replica
     }
 
-    /// One tick of Raft's clock.
-    pub(crate) fn tick(&mut self) {
-        self.raw.tick();
+    /// One tick of Raft's clock. True if there is something to collect.
+    pub(crate) fn tick(&mut self) -> bool {
+        let mut stirred = self.raw.tick();
         self.keep_election_timeout();
         if let Some(round) = &mut self.round {
             round.ticks_left = round.ticks_left.saturating_sub(1);
         }
         if self.raw.raft.state == StateRole::Leader {
             self.ticks_leading = self.ticks_leading.saturating_add(1);
-            self.hand_over_to_preferred();
+            stirred |= self.hand_over_to_preferred();
         } else {
             self.ticks_leading = 0;
         }
+        stirred || !self.reads.is_empty() || self.round.is_some() || !self.queue.is_empty()
     }
 
     /// Takes in another replica's message. Anything that does not belong here is dropped.
@@ -171,7 +172,7 @@ impl RaftReplica {
         let for_us = message.to == self.incarnation && decoded.to == self.incarnation.0;
         let from_them = message.from.0 == decoded.from && self.table.contains_key(&decoded.from);
         // raft itself believes any sender and any receiver (trap 23).
-        if !for_us || !from_them || !is_accepted(kind) {
+        if !for_us || !from_them || !is_accepted(kind) || !is_well_formed(&decoded) {
             return;
         }
         if kind == MessageType::MsgHeartbeat && decoded.commit > self.raw.raft.raft_log.last_index()
@@ -219,21 +220,25 @@ impl RaftReplica {
     }
 
     /// Entries came from disk: raft asks again for what it wanted to send.
-    pub(crate) fn fetched(&mut self, entries: Vec<LogEntry>) {
-        self.raw.mut_store().cache.hold_fetched(entries);
-        for context in self.raw.store().contexts.take() {
+    pub(crate) fn fetched(&mut self, low: u64, entries: Vec<LogEntry>) {
+        let first = entries.first().map(|entry| entry.index);
+        assert_eq!(first, Some(low), "an entry of the durable log is missing on disk");
+        self.raw.mut_store().cache.hold_fetched(low, entries);
+        let waiting = self.raw.store().contexts.borrow_mut().remove(&low);
+        for context in waiting.into_iter().flatten() {
             self.raw.on_entries_fetched(context);
         }
         self.raw.mut_store().cache.drop_fetched();
     }
 
-    /// Messages to a node are being lost.
-    pub(crate) fn unreachable(&mut self, node: NodeId) {
+    /// Messages to a node are being lost. True if that concerns this group.
+    pub(crate) fn unreachable(&mut self, node: NodeId) -> bool {
         let lost: Vec<u64> =
             self.table.iter().filter(|(_, on)| **on == node).map(|(&id, _)| id).collect();
-        for id in lost {
+        for &id in &lost {
             self.raw.report_unreachable(id);
         }
+        !lost.is_empty()
     }
 
     /// Hands leadership to another voter, if this replica leads.
@@ -541,27 +546,21 @@ impl RaftReplica {
         voters.get(usize::try_from(place).expect("below a length")).copied()
     }
 
-    /// A leader that is not the preferred one hands over once that one is up to date.
-    fn hand_over_to_preferred(&mut self) {
-        if self.ticks_leading % self.config.spread_ticks != 0
-            || self.raw.raft.lead_transferee.is_some()
-        {
-            return;
+    /// A leader that is not the preferred one hands over once that one is up to date. True if it does.
+    fn hand_over_to_preferred(&mut self) -> bool {
+        let is_time = self.ticks_leading % self.config.spread_ticks == 0;
+        if !is_time || self.raw.raft.lead_transferee.is_some() {
+            return false;
         }
-        let Some(preferred) = self.preferred() else { return };
-        if preferred == self.incarnation.0 {
-            return;
-        }
+        let Some(preferred) = self.preferred() else { return false };
         let commit = self.raw.raft.raft_log.committed;
-        let ready = self
-            .raw
-            .raft
-            .prs()
-            .get(preferred)
-            .is_some_and(|progress| progress.recent_active && progress.matched >= commit);
-        if ready {
+        let progress = self.raw.raft.prs().get(preferred);
+        let is_ready = preferred != self.incarnation.0
+            && progress.is_some_and(|one| one.recent_active && one.matched >= commit);
+        if is_ready {
             self.transfer(Incarnation(preferred));
         }
+        is_ready
     }
 
     /// raft draws election timeouts from the thread's generator and compares them only in a tick. So
@@ -606,7 +605,8 @@ struct LogStorage {
     cache: LogCache,
     hard_state: eraftpb::HardState,
     conf_state: eraftpb::ConfState,
-    contexts: RefCell<Vec<GetEntriesContext>>,
+    /// Sends that wait for entries from disk, by the first entry they want: one fetch serves them all.
+    contexts: RefCell<BTreeMap<u64, Vec<GetEntriesContext>>>,
 }
 
 impl Storage for LogStorage {
@@ -627,7 +627,7 @@ impl Storage for LogStorage {
             Err(Miss::Truncated) => Err(StorageError::Compacted.into()),
             Err(Miss::Beyond) => Err(StorageError::Unavailable.into()),
             Err(Miss::OnDisk) => {
-                self.contexts.borrow_mut().push(context);
+                self.contexts.borrow_mut().entry(low).or_default().push(context);
                 Err(StorageError::LogTemporarilyUnavailable.into())
             }
         }
@@ -691,6 +691,20 @@ fn is_accepted(kind: MessageType) -> bool {
     )
 }
 
+/// What raft takes for granted of a message, and would end the process over.
+fn is_well_formed(message: &Message) -> bool {
+    let consecutive = || {
+        let mut indexes = message.entries.iter().zip(message.index.saturating_add(1)..);
+        indexes.all(|(entry, index)| entry.index == index)
+    };
+    match message.get_msg_type() {
+        MessageType::MsgReadIndex => message.entries.len() == 1,
+        MessageType::MsgReadIndexResp => message.term != 0 && message.entries.len() == 1,
+        MessageType::MsgAppend => message.term != 0 && consecutive(),
+        _ => message.term != 0,
+    }
+}
+
 fn to_raft_entry(entry: LogEntry) -> eraftpb::Entry {
     let mut out = eraftpb::Entry::default();
     out.set_entry_type(match entry.kind {
@@ -728,4 +742,85 @@ fn split_mix(state: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replica 1 of a group of three, as new.
+    fn replica() -> RaftReplica {
+        let table = (1..=3).map(|id| Replica { incarnation: Incarnation(id), node: NodeId(id) });
+        let boot = BootRecord::new_group(GroupId(1), Incarnation(1), table.collect());
+        RaftReplica::new(boot, &CoreConfig::default())
+    }
+
+    /// What the replica is after it took this message, and what it answered.
+    fn step(from: u64, kind: MessageType, change: impl FnOnce(&mut Message)) -> (Role, u64, usize) {
+        let mut message = Message::default();
+        message.set_msg_type(kind);
+        message.from = from;
+        message.to = 1;
+        message.term = 6;
+        change(&mut message);
+        let mut replica = replica();
+        replica.step(&GroupMessage {
+            group: GroupId(1),
+            from: Incarnation(from),
+            to: Incarnation(1),
+            payload: message.encode_to_vec(),
+        });
+        let mut effects = Effects::default();
+        replica.collect(Now::default(), &mut effects);
+        let last = replica.status().last_index;
+        (replica.status().role, last, effects.messages.len() + effects.persist.len())
+    }
+
+    const UNTOUCHED: (Role, u64, usize) = (Role::Follower, 5, 0);
+
+    #[test]
+    fn a_heartbeat_beyond_the_log_is_refused_instead_of_fatal_trap_8() {
+        assert_ne!(step(2, MessageType::MsgHeartbeat, |m| m.commit = 5), UNTOUCHED);
+        assert_eq!(step(2, MessageType::MsgHeartbeat, |m| m.commit = 6), UNTOUCHED);
+    }
+
+    #[test]
+    fn strangers_and_local_messages_are_refused_traps_11_15_23() {
+        assert_eq!(step(9, MessageType::MsgHeartbeat, |_| {}), UNTOUCHED);
+        assert_eq!(step(2, MessageType::MsgHeartbeat, |m| m.to = 3), UNTOUCHED);
+        for kind in [
+            MessageType::MsgHup,
+            MessageType::MsgBeat,
+            MessageType::MsgPropose,
+            MessageType::MsgTransferLeader,
+            MessageType::MsgSnapshot,
+            MessageType::MsgUnreachable,
+            MessageType::MsgCheckQuorum,
+        ] {
+            assert_eq!(step(2, kind, |m| m.entries.push(Default::default())), UNTOUCHED, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_messages_are_refused_instead_of_fatal() {
+        assert_eq!(step(2, MessageType::MsgReadIndex, |_| {}), UNTOUCHED);
+        assert_eq!(step(2, MessageType::MsgReadIndexResp, |m| m.index = 99), UNTOUCHED);
+        let no_term = |m: &mut Message| {
+            m.term = 0;
+            m.index = 99;
+            m.entries.push(Default::default());
+        };
+        assert_eq!(step(2, MessageType::MsgReadIndexResp, no_term), UNTOUCHED);
+        let entry = |index| eraftpb::Entry { index, term: 6, ..Default::default() };
+        let gap = |m: &mut Message| {
+            (m.index, m.log_term) = (5, 5);
+            m.entries = vec![entry(6), entry(8)];
+        };
+        assert_eq!(step(2, MessageType::MsgAppend, gap), UNTOUCHED);
+        let whole = |m: &mut Message| {
+            (m.index, m.log_term) = (5, 5);
+            m.entries = vec![entry(6), entry(7)];
+        };
+        assert_eq!(step(2, MessageType::MsgAppend, whole).1, 7);
+    }
 }

@@ -33,12 +33,13 @@ pub(crate) async fn run(options: &WorkloadOptions, global: &Global) -> Result<()
         prepare::fill(&client, options, &vaults).await?;
     }
     let begin = Instant::now() + options.warmup;
-    let measurement = Arc::new(Measurement::new(begin, options.duration));
+    let measurement = Arc::new(Measurement::new(begin, options.duration, vaults.len()));
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..options.clients {
         let worker = Worker {
             client: client.clone(),
             vault: vaults[number % vaults.len()],
+            vault_index: number % vaults.len(),
             number: u64::try_from(number).expect("clients are few"),
             options: options.clone(),
             measurement: measurement.clone(),
@@ -76,6 +77,7 @@ fn check(options: &WorkloadOptions) -> Result<(), Failure> {
 struct Worker {
     client: Client,
     vault: VaultRef,
+    vault_index: usize,
     number: u64,
     options: WorkloadOptions,
     measurement: Arc<Measurement>,
@@ -90,7 +92,7 @@ impl Worker {
         while !self.measurement.is_over() {
             let began = Instant::now();
             let outcome = self.once(&mut template, &mut numbers).await;
-            self.measurement.record(began, operations, outcome);
+            self.measurement.record(self.vault_index, began, operations, outcome);
         }
     }
 

@@ -44,6 +44,7 @@ struct Cluster {
     read_index: BTreeMap<Token, u64>,
     events: Vec<String>,
     next_token: u64,
+    fetches_max: usize,
 }
 
 fn replicas(nodes: u64) -> Vec<Replica> {
@@ -70,6 +71,7 @@ impl Cluster {
             read_index: BTreeMap::new(),
             events: Vec::new(),
             next_token: 0,
+            fetches_max: 0,
         };
         for id in 1..=nodes {
             let durable = (0..groups).map(|group| {
@@ -151,6 +153,7 @@ impl Cluster {
         if !node.slow_disk {
             next.extend(sync(node));
         }
+        self.fetches_max = self.fetches_max.max(effects.fetches.len());
         for fetch in effects.fetches {
             let entries = &node.durable[&fetch.group].entries;
             let entries = entries.range(fetch.low..fetch.high).map(|(_, e)| e.clone()).collect();
@@ -474,6 +477,37 @@ fn drawn_stories_lose_nothing_and_end_in_agreement() {
         }
     }
     assert!(acknowledged > 1_000, "the stories make progress: {acknowledged}");
+}
+
+#[test]
+fn a_follower_far_behind_costs_one_fetch_for_each_range() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.tick(20);
+    cluster.cut.insert(3);
+    for number in 0..600 {
+        cluster.propose(1, 0, &format!("{number:01000}"));
+        cluster.deliver();
+    }
+    cluster.cut.clear();
+    cluster.tick(3);
+    // What reaches the leader while it is busy comes to it in one turn.
+    for _ in 0..400 {
+        let mut to_leader = Vec::new();
+        while let Some((_, message)) = cluster.network.pop_front() {
+            match message.node.0 {
+                1 => to_leader.push(Input::Message(message.message)),
+                to => cluster.turn(to, vec![Input::Message(message.message)]),
+            }
+        }
+        if to_leader.is_empty() {
+            cluster.tick(1);
+        } else {
+            cluster.turn(1, to_leader);
+        }
+    }
+    cluster.tick(10);
+    cluster.check_complete();
+    assert_eq!(cluster.fetches_max, 1, "one fetch at a time serves every send that waits for it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ledger_client::{
     CheckedProof, Client, Consistency, ListOptions, Proved, Relationship, RelationshipFilter,
     VerifiedOptions,
 };
-use ledger_proof::VerifiedValue;
+use ledger_proof::{Threshold, TrustBundle, VerifiedValue};
 use ledger_types::{StateKey, VaultRef, check_client_string};
 use serde_json::{Value, json};
 
@@ -37,9 +37,9 @@ pub(crate) async fn run(options: &GetOptions, global: &Global) -> Result<(), Fai
         std::fs::write(path, &bytes).map_err(|error| Failure::file(path, &error))?;
         eprintln!("proof of {} bytes saved in {}", bytes.len(), path.display());
     }
-    let required = client.trust_bundle().await?;
+    let bundle = client.trust_bundle().await?;
     let checked = CheckedProof { vault, keys, proved: answer.proved };
-    show(global.format(), &checked, &format!("threshold {:?}", required.threshold));
+    show(global.format(), &checked, &needed(&bundle));
     Ok(())
 }
 
@@ -136,6 +136,14 @@ pub(crate) fn show(format: Format, checked: &CheckedProof, rule: &str) {
         block.counted.keys,
         age(block.counted.oldest_time),
     );
+}
+
+/// The bundle's threshold in words.
+fn needed(bundle: &TrustBundle) -> String {
+    match bundle.threshold {
+        Threshold::Majority => "a majority is needed".to_owned(),
+        Threshold::Fixed(count) => format!("{count} needed"),
+    }
 }
 
 /// How long ago something was signed.

@@ -33,13 +33,23 @@ struct Counts {
     operations: u64,
     errors: BTreeMap<String, u64>,
     refused: u64,
-    last_success: Instant,
+    /// When a request last succeeded, on each vault.
+    last_success: Vec<Instant>,
+    /// Longest time without a success on any one vault.
     longest_gap: Duration,
 }
 
+impl Counts {
+    /// Longest time without a success on any one vault, up to `now`.
+    fn longest_gap(&self, now: Instant) -> Duration {
+        let open = self.last_success.iter().map(|last| now.saturating_duration_since(*last));
+        open.max().unwrap_or_default().max(self.longest_gap)
+    }
+}
+
 impl Measurement {
-    /// Measures from `begin` on for `duration`.
-    pub(crate) fn new(begin: Instant, duration: Duration) -> Measurement {
+    /// Measures from `begin` on for `duration`, on this many vaults.
+    pub(crate) fn new(begin: Instant, duration: Duration, vaults: usize) -> Measurement {
         let latencies_us = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
         let counts = Counts {
             latencies_us: latencies_us.expect("the bounds are legal"),
@@ -47,7 +57,7 @@ impl Measurement {
             operations: 0,
             errors: BTreeMap::new(),
             refused: 0,
-            last_success: begin,
+            last_success: vec![begin; vaults],
             longest_gap: Duration::ZERO,
         };
         Measurement { begin, end: begin + duration, counts: Mutex::new(counts) }
@@ -58,8 +68,15 @@ impl Measurement {
         Instant::now() >= self.end
     }
 
-    /// Counts one request that ended now. What ends during the warm-up or after the end is not counted.
-    pub(crate) fn record(&self, began: Instant, operations: u64, outcome: Result<(), ClientError>) {
+    /// Counts one request that ended now, on the vault with this index. What ends during the warm-up or
+    /// after the end is not counted.
+    pub(crate) fn record(
+        &self,
+        vault: usize,
+        began: Instant,
+        operations: u64,
+        outcome: Result<(), ClientError>,
+    ) {
         let now = Instant::now();
         if now < self.begin || now >= self.end {
             return;
@@ -70,9 +87,9 @@ impl Measurement {
                 counts.requests += 1;
                 counts.operations += operations;
                 counts.latencies_us.saturating_record(micros(now - began));
-                let gap = now.saturating_duration_since(counts.last_success);
+                let gap = now.saturating_duration_since(counts.last_success[vault]);
                 counts.longest_gap = counts.longest_gap.max(gap);
-                counts.last_success = now;
+                counts.last_success[vault] = now;
             }
             Err(error) => {
                 counts.refused += u64::from(error.is_verification_refusal());
@@ -115,7 +132,7 @@ impl Measurement {
                 "p999": quantile(0.999),
                 "max": latency.max(),
             },
-            "longest_gap_ms": to_float(micros(counts.longest_gap)) / 1000.0,
+            "longest_vault_gap_ms": to_float(micros(counts.longest_gap(self.end))) / 1000.0,
             "errors": counts.errors,
             "errors_total": counts.errors.values().sum::<u64>(),
         });
@@ -143,7 +160,7 @@ impl Report {
             ("operations/s", number("operations_per_second")),
             ("requests/s", number("requests_per_second")),
             ("latency us", latencies.join("  ")),
-            ("longest gap ms", number("longest_gap_ms")),
+            ("longest gap ms", number("longest_vault_gap_ms")),
             ("errors", self.json["errors_total"].to_string()),
         ];
         output::facts(format, &facts, &self.json);
