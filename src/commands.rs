@@ -11,8 +11,8 @@ use ledger_proto::internal::commands_server::Commands;
 use ledger_proto::internal::{ProposeOutcome, ProposeRequest, ProposeResponse};
 use ledger_router::VaultLookup;
 use ledger_shard::{
-    Command, CommandKind, CommandResult, CreateVaultBlock, FIRST_OWNER_EPOCH, Refusal, ShardHandle, SystemCommand,
-    SystemResult,
+    Command, CommandKind, CommandResult, CreateVaultBlock, FIRST_OWNER_EPOCH, Refusal, ShardHandle,
+    SystemCommand, SystemResult,
 };
 use ledger_types::limits::REQUEST_BYTES_MAX;
 use ledger_types::{GroupId, VaultRef};

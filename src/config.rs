@@ -122,7 +122,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         env: "LEDGER_BLOCK_CACHE_BYTES",
         flag: "block-cache-bytes",
-        default: "33554432",
+        default: "67108864",
         doc: "Bytes of the store's block cache",
     },
     Setting {
@@ -277,7 +277,8 @@ impl RawConfig {
 
     /// The value of a setting and where it came from.
     pub fn get(&self, flag: &str) -> (&str, Origin) {
-        let (value, origin) = self.values.get(flag).expect("every setting of the table has a value");
+        let (value, origin) =
+            self.values.get(flag).expect("every setting of the table has a value");
         (value, *origin)
     }
 
@@ -313,8 +314,11 @@ impl RawConfig {
     ) -> Result<T, ConfigError> {
         let (value, origin) = self.get(flag);
         let value = value.trim();
-        read(value).map_err(|reason| {
-            ConfigError::BadValue { flag, value: value.to_owned(), origin, reason }
+        read(value).map_err(|reason| ConfigError::BadValue {
+            flag,
+            value: value.to_owned(),
+            origin,
+            reason,
         })
     }
 }
@@ -323,8 +327,11 @@ impl RawConfig {
 fn is_foreign(name: &str) -> bool {
     let ours = name.starts_with("LEDGER_") || name == "BOOTSTRAP_EXPECT";
     let rest = name.strip_prefix("LEDGER_").unwrap_or_default();
-    let service_link = rest == "PORT" || rest.starts_with("PORT_") || rest.contains("SERVICE_HOST")
-        || rest.contains("SERVICE_PORT") || (rest.contains("_PORT_") && rest.contains("_TCP"));
+    let service_link = rest == "PORT"
+        || rest.starts_with("PORT_")
+        || rest.contains("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT")
+        || (rest.contains("_PORT_") && rest.contains("_TCP"));
     !ours || service_link || TOOL_VARIABLES.contains(&name)
 }
 
@@ -332,7 +339,9 @@ fn unknown(key: String, origin: Origin, name: fn(&Setting) -> &'static str) -> C
     let normal = key.replace('_', "-").to_lowercase();
     let nearest = SETTINGS
         .iter()
-        .map(|setting| (distance(&normal, &name(setting).replace('_', "-").to_lowercase()), name(setting)))
+        .map(|setting| {
+            (distance(&normal, &name(setting).replace('_', "-").to_lowercase()), name(setting))
+        })
         .min_by_key(|(distance, _)| *distance);
     let suggestion = nearest.filter(|(distance, _)| *distance <= 4).map(|(_, name)| {
         if origin == Origin::File { name.replace('-', "_") } else { name.to_owned() }
@@ -511,7 +520,8 @@ fn optional_name(text: &str) -> Result<Option<String>, String> {
 /// The configured name, else the ordinal that ends the host name (`ledger-2` is `2`), else `0`.
 fn node_name(text: &str, host_name: &str) -> Result<String, String> {
     let ordinal = host_name.rsplit_once('-').map(|(_, last)| last);
-    let ordinal = ordinal.filter(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
+    let ordinal =
+        ordinal.filter(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
     let name = if text.is_empty() { ordinal.unwrap_or("0") } else { text };
     check_name("node-id", name).map_err(|error| error.to_string())?;
     Ok(name.to_owned())

@@ -17,8 +17,8 @@ use ledger_proto::internal::{
 };
 use ledger_router::{Delta, Directory, DirectoryError as ContentError, EntityChange, VaultScope};
 use ledger_shard::{
-    EntityQuery, PageLimits, QueryError, Reader, Refusal, RegisterNode, Role, ShardHandle, SystemCommand, SystemRefusal,
-    SystemResult,
+    EntityQuery, PageLimits, QueryError, Reader, Refusal, RegisterNode, Role, ShardHandle,
+    SystemCommand, SystemRefusal, SystemResult,
 };
 use ledger_types::limits::PAGE_BYTES_MAX;
 use ledger_types::{GroupId, NodeId, Operation, VaultRef};
@@ -123,7 +123,12 @@ impl DirectoryCache {
         Ok(())
     }
 
-    fn take(&self, base: u64, revision: u64, changes: Vec<EntityChange>) -> Result<(), ContentError> {
+    fn take(
+        &self,
+        base: u64,
+        revision: u64,
+        changes: Vec<EntityChange>,
+    ) -> Result<(), ContentError> {
         self.directory.apply_delta(&Delta { base, revision, changes })?;
         self.revision.send_replace(revision);
         Ok(())
@@ -239,7 +244,10 @@ pub async fn follow_remote(cache: Arc<DirectoryCache>, first_addresses: Vec<Stri
 }
 
 /// Follows one node until it ends the stream or fails.
-async fn follow_one(cache: &DirectoryCache, address: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn follow_one(
+    cache: &DirectoryCache,
+    address: &str,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let endpoint = endpoint(address).ok_or("the address is malformed")?;
     let mut client = PeerClient::new(endpoint.connect().await?);
     let from_revision = cache.revision();
@@ -303,7 +311,9 @@ impl DirectoryService for LocalDirectory {
             Ok(SystemResult::NodeRegistered { node, .. }) => Ok(node),
             Ok(SystemResult::Refused(refusal)) => match refusal {
                 SystemRefusal::NotFounded => Err(JoinRefusal::Unavailable(refusal.to_string())),
-                SystemRefusal::NodeNameTaken { .. } => Err(JoinRefusal::NameTaken(refusal.to_string())),
+                SystemRefusal::NodeNameTaken { .. } => {
+                    Err(JoinRefusal::NameTaken(refusal.to_string()))
+                }
                 other => Err(JoinRefusal::Refused(other.to_string())),
             },
             Ok(other) => Err(JoinRefusal::Unavailable(format!("unexpected answer {other:?}"))),
@@ -333,7 +343,8 @@ impl DirectoryService for LocalDirectory {
             .entity(VaultRef::SYSTEM, &key)
             .map_err(|error| Failure::NotReady { what: error.to_string() })?;
         let revision = self.cache.revision();
-        let entry = entity.map(|entity| directory_entry(EntityChange { key, value: Some(entity.value) }));
+        let entry =
+            entity.map(|entity| directory_entry(EntityChange { key, value: Some(entity.value) }));
         Ok(LookupVaultResponse { entry, revision })
     }
 }

@@ -3,7 +3,11 @@
 //! Owns the command line and the process: arguments, logging, exit codes. Must never hold logic of the
 //! node itself.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to its user")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program talks to its user"
+)]
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -292,9 +292,8 @@ fn groups_per_sync(shard: &MetricsSnapshot) -> MetricFamily {
         bucket.set_upper_bound(((1u64 << (index + 1)) - 1) as f64);
         buckets.push(bucket);
     }
-    if let Some(last) = buckets.last_mut() {
-        last.set_upper_bound(f64::INFINITY);
-    }
+    // The last bucket has no upper end; the text format adds it from the count.
+    buckets.pop();
     let mut sample = HistogramSample::default();
     sample.set_sample_count(cumulative);
     sample.set_sample_sum(sum as f64);

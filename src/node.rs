@@ -12,8 +12,9 @@ use ledger_proof::{EntryPosition, NodeKey};
 use ledger_router::LeaderHints;
 use ledger_shard::boot::{self, BootError};
 use ledger_shard::{
-    ApplyConfig, BootRecord, CoreConfig, Driver, DriverConfig, DriverError, DriverParts, FIRST_OWNER_EPOCH,
-    OpenError, Replica, Store, StoreConfig, SystemClock, abort_process, genesis_rows,
+    ApplyConfig, BootRecord, CoreConfig, Driver, DriverConfig, DriverError, DriverParts,
+    FIRST_OWNER_EPOCH, OpenError, Replica, Store, StoreConfig, SystemClock, abort_process,
+    genesis_rows,
 };
 use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
 use thiserror::Error;
@@ -101,7 +102,10 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         .enable_all()
         .thread_name("serve")
         .build()
-        .map_err(|source| NodeError::Io { what: "the runtime cannot be started".to_owned(), source })?;
+        .map_err(|source| NodeError::Io {
+            what: "the runtime cannot be started".to_owned(),
+            source,
+        })?;
     runtime.block_on(serve(config, Arc::new(store)))
 }
 
@@ -114,7 +118,8 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     let (stop, stopped) = watch::channel(false);
     let slot = NodeSlot::new();
     let metrics = Arc::new(RequestMetrics::new());
-    let mut http = tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
+    let mut http =
+        tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
     let node_key = Arc::new(NodeKey::from_seed(&store.node_key().0));
     let local = LocalNode {
         name: config.name.clone(),
@@ -208,7 +213,10 @@ fn start(
     }
     let boot = boot::load(store, identity.node)?;
     for orphan in &boot.orphans {
-        warn!(group = orphan.0, "a group on disk belongs to no replica of this node; it is left alone");
+        warn!(
+            group = orphan.0,
+            "a group on disk belongs to no replica of this node; it is left alone"
+        );
     }
     let has_directory = boot.records.iter().any(|record| record.group == GroupId::SYSTEM);
     let directory = Arc::new(DirectoryCache::new(has_directory));
@@ -222,14 +230,15 @@ fn start(
         records: boot.records,
         outbox: transport.clone(),
         blocks: feed.clone(),
-        clock: Arc::new(SystemClock::default()),
+        clock: Arc::new(SystemClock),
         fatal: abort_process(),
     };
     let driver = Driver::start(parts, driver_config(config))?;
     let (shard, reader) = (driver.handle(), driver.reader());
     let sink: Arc<dyn FrameSink> = Arc::new(shard.clone());
     transport.attach(sink.clone());
-    let service = LocalDirectory::new(directory.clone(), reader.clone(), shard.clone(), feed.clone());
+    let service =
+        LocalDirectory::new(directory.clone(), reader.clone(), shard.clone(), feed.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
     let context = Arc::new(NodeContext {
         config: config.clone(),

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use ledger_proof::system_entity::VaultState;
 use ledger_proto::internal::ProposeOutcome;
+use ledger_router::VaultLookup;
 use ledger_shard::boot::{BootError, create_group};
 use ledger_shard::{
-    BootRecord, Command, CommandKind, CreateShards, CreateVaultBlock, FEATURE_LEVEL, Found, Founder, Replica, Store,
-    SystemCommand, SystemResult, VaultActive,
+    BootRecord, Command, CommandKind, CreateShards, CreateVaultBlock, FEATURE_LEVEL, Found,
+    Founder, Replica, Store, SystemCommand, SystemResult, VaultActive,
 };
-use ledger_router::VaultLookup;
 use ledger_types::{GroupId, OwnerEpoch, VaultRef};
 use tracing::{info, warn};
 
@@ -78,9 +78,8 @@ fn start_replicas(context: &NodeContext, store: &Store) {
         let ours = shard.replicas.iter().find(|replica| replica.node == node);
         let (Some(ours), None) = (ours, context.shard.status(shard.id)) else { continue };
         let table = shard.replicas.iter();
-        let table: Vec<Replica> = table
-            .map(|one| Replica { incarnation: one.incarnation, node: one.node })
-            .collect();
+        let table: Vec<Replica> =
+            table.map(|one| Replica { incarnation: one.incarnation, node: one.node }).collect();
         let record = BootRecord::new_group(shard.id, ours.incarnation, table);
         match create_group(store, &record, &[]) {
             Ok(()) => {

@@ -103,15 +103,13 @@ fn batch(number: u64, keys: u64) -> Vec<(Vec<u8>, Option<Digest>)> {
 fn report_sizes(tree: &mut StateTree, rows: &mut Rows) {
     let bytes = tree.memory_bytes();
     println!("memory: {} bytes per key", bytes / KEYS as usize);
-    let mut height = 2;
-    for lag in [100, 1_000, 10_000, 20_000, 50_000, 100_000] {
+    for (height, lag) in (2..).zip([100, 1_000, 10_000, 20_000, 50_000, 100_000]) {
         tree.apply(&batch(height * 100, lag), rows).expect("memory does not fail");
         let written = flush(tree, rows, height);
         println!(
             "pages: {} bytes per changed key, flushed every {lag} keys",
             written / lag as usize
         );
-        height += 1;
     }
 }
 

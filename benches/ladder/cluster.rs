@@ -99,7 +99,7 @@ impl Cluster {
                 records,
                 outbox: wires.clone(),
                 blocks: Arc::new(Nobody),
-                clock: Arc::new(SystemClock::default()) as Arc<dyn Clock>,
+                clock: Arc::new(SystemClock) as Arc<dyn Clock>,
                 fatal: abort_process(),
             };
             let config = DriverConfig { mode, ..DriverConfig::default() };
@@ -136,7 +136,8 @@ impl Cluster {
             if let Some(leader) = self.leader(group_of(number)) {
                 self.propose(&leader, number, command.clone(), &done);
                 let (_, outcome) = answers.recv().expect("answered once");
-                if matches!(&outcome, Ok(applied) if matches!(applied.result, CommandResult::VaultCreated { .. })) {
+                if matches!(&outcome, Ok(applied) if matches!(applied.result, CommandResult::VaultCreated { .. }))
+                {
                     return;
                 }
             }
@@ -147,9 +148,11 @@ impl Cluster {
     /// Keeps `in_flight` proposals going for a while.
     pub(crate) fn run(&mut self, time: Duration, in_flight: usize, work: Work) -> Cost {
         let leaders: Vec<ShardHandle> = (0..VAULTS)
-            .map(|vault| loop {
-                if let Some(leader) = self.leader(group_of(vault)) {
-                    break leader;
+            .map(|vault| {
+                loop {
+                    if let Some(leader) = self.leader(group_of(vault)) {
+                        break leader;
+                    }
                 }
             })
             .collect();

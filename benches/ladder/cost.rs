@@ -64,7 +64,9 @@ fn switches() -> u64 {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
         .flat_map(|status| {
             let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
-            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).collect::<Vec<_>>()
+            lines
+                .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .collect::<Vec<_>>()
         })
         .sum()
 }

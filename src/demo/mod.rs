@@ -164,6 +164,8 @@ async fn interruptible(options: &Options, narrator: &mut Narrator) -> Result<(),
 
 async fn story(options: &Options, narrator: &mut Narrator) -> Result<(), DemoError> {
     let begun = Instant::now();
+    let doing = format!("read {}", options.path.display());
+    std::fs::read_dir(&options.path).map_err(DemoError::system(doing))?;
     let place = Place::prepare(options)?;
     let mut cluster = Cluster::start(place.path(), narrator).await?;
     cluster.make_vaults(narrator).await?;

@@ -122,6 +122,11 @@ impl Call {
         Ok(Call { context, deadline, is_forwarded })
     }
 
+    /// The same call as a request of this node itself, which may go on to another node.
+    pub(super) fn on_own_behalf(&self) -> Call {
+        Call { context: self.context.clone(), deadline: self.deadline, is_forwarded: false }
+    }
+
     /// The answer with who leads the group.
     pub(super) fn answer<A>(&self, group: GroupId, body: A) -> Response<A> {
         let mut response = Response::new(body);
@@ -137,7 +142,7 @@ impl Call {
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
-        if node == self.context.identity.node {
+        if node == self.local() {
             return Some(self.context.identity.advertise_addr.clone());
         }
         self.context.directory.address(node)
@@ -151,19 +156,26 @@ impl Call {
         reach: Reach,
         attempt: u32,
     ) -> Result<Place, Failure> {
-        match self.settle(vault, reach, attempt).await {
+        let forwarded = self.is_forwarded;
+        let request = RouteRequest { vault, reach, local: self.local(), forwarded, attempt };
+        match self.settle(&request).await {
             Err(Failure::UnknownVault(_) | Failure::UnknownNamespace) => {
                 self.refresh(vault).await?;
-                self.settle(vault, reach, attempt).await
+                self.settle(&request).await
             }
             settled => settled,
         }
     }
 
-    async fn settle(&self, vault: VaultRef, reach: Reach, attempt: u32) -> Result<Place, Failure> {
+    fn local(&self) -> NodeId {
+        self.context.identity.node
+    }
+
+    /// Decides, and waits for what passes by itself.
+    async fn settle(&self, request: &RouteRequest) -> Result<Place, Failure> {
         let started = Instant::now();
         loop {
-            let (obstacle, wait_max) = match self.try_place(vault, reach, attempt) {
+            let (obstacle, wait_max) = match self.try_place(request) {
                 Err(failure @ Failure::NotReady { .. }) => (failure, ACTIVE_WAIT_MAX),
                 Err(failure @ Failure::NotLeader { leader: None, .. }) => {
                     (failure, LEADER_WAIT_MAX)
@@ -171,18 +183,17 @@ impl Call {
                 settled => return settled,
             };
             let remaining = self.deadline.check()?;
-            if started.elapsed() >= wait_max || (self.is_forwarded && is_leaderless(&obstacle)) {
+            if started.elapsed() >= wait_max || (request.forwarded && is_leaderless(&obstacle)) {
                 return Err(obstacle);
             }
             tokio::time::sleep(LOOK_EVERY.min(remaining)).await;
         }
     }
 
-    fn try_place(&self, vault: VaultRef, reach: Reach, attempt: u32) -> Result<Place, Failure> {
+    fn try_place(&self, request: &RouteRequest) -> Result<Place, Failure> {
         let context = &self.context;
-        let local = context.identity.node;
-        let request = RouteRequest { vault, reach, local, forwarded: self.is_forwarded, attempt };
-        match decide(context.directory.current(), &context.leaders, &request) {
+        let RouteRequest { vault, reach, .. } = *request;
+        match decide(context.directory.current(), &context.leaders, request) {
             Ok(Route::Local { group, owner_epoch }) => {
                 let here = context.shard.leader(group);
                 if reach == Reach::Leader && here.is_none_or(|(role, ..)| role != Role::Leader) {
@@ -211,7 +222,7 @@ impl Call {
         if let Some((role, term, leader)) = self.context.shard.leader(group) {
             self.context.leaders.learn(group, term, leader);
             if role != Role::Leader {
-                self.context.leaders.suspect(group, self.context.identity.node);
+                self.context.leaders.suspect(group, self.local());
             }
         }
     }
@@ -240,7 +251,15 @@ impl Call {
 
     /// Brings the directory here up to what its leader knows about the vault at this moment.
     pub(super) async fn refresh(&self, vault: VaultRef) -> Result<(), Failure> {
-        let revision = match self.settle(VaultRef::SYSTEM, Reach::Leader, 0).await? {
+        // The question is this node's own, also when the request came from another one.
+        let request = RouteRequest {
+            vault: VaultRef::SYSTEM,
+            reach: Reach::Leader,
+            local: self.local(),
+            forwarded: false,
+            attempt: 0,
+        };
+        let revision = match self.settle(&request).await? {
             Place::Here(_) => self.local_row(VaultRef::SYSTEM)?.map_or(0, |row| row.height),
             Place::There(remote) => self.look_up(remote, vault).await?,
         };
@@ -365,7 +384,7 @@ impl Call {
         match refusal {
             Refusal::NotLeader(leader) => {
                 self.learn_here(group);
-                let leader = leader.filter(|node| *node != self.context.identity.node);
+                let leader = leader.filter(|node| *node != self.local());
                 let address = |node| Some(LeaderAddress { node, address: self.address(node)? });
                 Failure::NotLeader { group, leader: leader.and_then(address) }
             }

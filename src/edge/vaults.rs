@@ -7,15 +7,14 @@ use ledger_proof::BlockHeader;
 use ledger_proof::system_entity::{RetentionMode, SystemEntity as _, VaultEntity, VaultState};
 use ledger_proto::convert::block::wire_header;
 use ledger_proto::convert::{Consistency, ids, reads};
-use ledger_proto::internal::ProposeOutcome;
 use ledger_proto::v1;
 use ledger_proto::v1::admin_service_client::AdminServiceClient;
 use ledger_router::{Reach, VaultLookup};
 use ledger_shard::system::Retention;
 use ledger_shard::system::entity::{ShardVaultsEntity, shard_vaults_key};
 use ledger_shard::{
-    Command, CommandKind, CommandResult, CreateVault, FIRST_OWNER_EPOCH, QueryError, SystemCommand,
-    SystemRefusal, SystemResult, VaultRow, VaultStatus,
+    CommandKind, CommandResult, CreateVault, QueryError, SystemCommand, SystemRefusal,
+    SystemResult, VaultRow, VaultStatus,
 };
 use ledger_types::limits::PAGE_ITEMS_MAX;
 use ledger_types::{GroupId, NamespaceId, NodeId, VaultId, VaultRef};
@@ -29,7 +28,6 @@ use super::read::{Target, apart};
 use super::route::{Call, Owner, Place, ROUTES_MAX, query_failure};
 use super::status::Failure;
 use super::write::propose;
-use crate::commands::propose_anywhere;
 use crate::context::NodeContext;
 
 /// Largest answer of a list without pages.
@@ -109,23 +107,31 @@ pub(super) async fn place_for_write(
 
 /// Gives a vault whose id the caller chose its place. Harmless if it has one already.
 async fn make_chosen(call: &Call, vault: VaultRef) -> Result<(), Failure> {
-    let (namespace, chosen) = (vault.namespace, Some(vault.vault));
-    let create = CreateVault { namespace, vault: chosen, retention: Retention::KEEP_ALL };
-    let body = SystemCommand::CreateVault(create).encode();
-    let body = body.map_err(|error| Failure::field("vault_id", error.to_string()))?;
-    let command = Command {
-        kind: CommandKind::System as u8,
-        vault: VaultRef::SYSTEM,
-        owner_epoch: FIRST_OWNER_EPOCH,
-        body: &body,
+    // This is the node's own request, also when the write came from another node.
+    let call = call.on_own_behalf();
+    let chosen = Some(vault.vault);
+    let create =
+        CreateVault { namespace: vault.namespace, vault: chosen, retention: Retention::KEEP_ALL };
+    let made = match call.place(VaultRef::SYSTEM, Reach::Leader, 0).await? {
+        Place::Here(owner) => {
+            let command = SystemCommand::CreateVault(create);
+            change_directory(&call, owner, &command).await.map(|_| ())
+        }
+        Place::There(remote) => {
+            let message = v1::CreateVaultRequest {
+                namespace_id: Some(vault.namespace.into()),
+                vault_id: Some(vault.vault.into()),
+                ..v1::CreateVaultRequest::default()
+            };
+            let send =
+                |channel, request| async move { admin_client(channel).create_vault(request).await };
+            call.forward(remote, message, send).await.map(|_| ())
+        }
     };
-    let proposing = propose_anywhere(&call.context, GroupId::SYSTEM, command.encode());
-    let outcome = tokio::time::timeout(call.deadline.check()?, proposing).await;
-    match outcome {
-        Ok(ProposeOutcome::Applied) => Ok(()),
-        Ok(ProposeOutcome::Refused) => Err(Failure::DeletedVault(vault)),
-        Ok(_) => Err(Failure::not_ready("the vault could not be made yet")),
-        Err(_) => Err(Failure::Deadline),
+    match made {
+        // Making it again does no harm, so what became of the attempt need not be known.
+        Err(Failure::OutcomeUnknown) => Err(Failure::not_ready("the vault could not be made yet")),
+        made => made,
     }
 }
 
@@ -165,7 +171,8 @@ impl Edge {
         let call = Call::begin(&self.slot, &metadata)?;
         let namespace = writable_namespace(message.namespace_id)?;
         let retention = retention(message.retention_policy.as_ref())?;
-        let create = CreateVault { namespace, vault: None, retention };
+        let vault = chosen_vault(message.vault_id)?;
+        let create = CreateVault { namespace, vault, retention };
         let command = SystemCommand::CreateVault(create);
         let mut attempt = 0;
         loop {
@@ -381,6 +388,17 @@ fn retention(policy: Option<&v1::BlockRetentionPolicy>) -> Result<Retention, Fai
     }
 }
 
+/// The id that a request chose for a new vault, if it did.
+fn chosen_vault(wire: Option<v1::VaultId>) -> Result<Option<VaultId>, Failure> {
+    match wire {
+        None => Ok(None),
+        Some(_) => match ids::vault(wire)? {
+            VaultId(0) => Err(Failure::field("vault_id", "0 is the namespace's own entities")),
+            vault => Ok(Some(vault)),
+        },
+    }
+}
+
 /// A namespace that a request may change.
 fn writable_namespace(wire: Option<v1::NamespaceId>) -> Result<NamespaceId, Failure> {
     Ok(ids::writable_vault_ref(wire, None)?.namespace)
@@ -424,6 +442,15 @@ mod tests {
         assert_eq!(policy(2, 9).unwrap(), kept);
         assert!(matches!(policy(2, 0), Err(Failure::Field { .. })));
         assert!(matches!(policy(7, 1), Err(Failure::Field { .. })));
+    }
+
+    #[test]
+    fn a_chosen_id_is_at_least_1() {
+        let chosen = |id| chosen_vault(Some(v1::VaultId { id }));
+        assert_eq!(chosen_vault(None).unwrap(), None);
+        assert_eq!(chosen(7).unwrap(), Some(VaultId(7)));
+        assert!(matches!(chosen(0), Err(Failure::Field { .. })));
+        assert!(matches!(chosen(-1), Err(Failure::Field { .. })));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub const DEADLINE_MS_MAX: u64 = 60_000;
 /// Deadline of a request that names none, in milliseconds.
 pub const DEADLINE_MS_DEFAULT: u64 = 10_000;
 
-const _: () = assert!(1 + 3 * KEY_BYTES_MAX + 2 > STATE_KEY_BYTES_MAX, "relationship length needs its own check");
+const _: () = assert!(
+    1 + 3 * KEY_BYTES_MAX + 2 > STATE_KEY_BYTES_MAX,
+    "relationship length needs its own check"
+);
 const _: () = assert!(KEY_BYTES_MAX < STATE_KEY_BYTES_MAX, "any legal entity key fits a state key");
 const _: () = assert!(VALUE_BYTES_MAX < REQUEST_BYTES_MAX, "one largest value fits a request");

@@ -105,4 +105,3 @@ pub enum Dedup {
     /// The client draws a key for each transaction.
     IdempotencyKey([u8; 16]),
 }
-

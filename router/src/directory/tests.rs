@@ -1,3 +1,5 @@
+//! The typed view follows deltas, notices gaps and refuses damage.
+
 use std::num::NonZeroUsize;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Leaders are spread evenly and the plan ends.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Routes as tables: what is asked for, who leads, where it goes.
+
 use std::num::NonZeroUsize;
 
 use super::*;

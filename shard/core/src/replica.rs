@@ -548,7 +548,7 @@ impl RaftReplica {
 
     /// A leader that is not the preferred one hands over once that one is up to date. True if it does.
     fn hand_over_to_preferred(&mut self) -> bool {
-        let is_time = self.ticks_leading % self.config.spread_ticks == 0;
+        let is_time = self.ticks_leading.is_multiple_of(self.config.spread_ticks);
         if !is_time || self.raw.raft.lead_transferee.is_some() {
             return false;
         }
@@ -728,12 +728,13 @@ fn from_raft_entry(entry: eraftpb::Entry) -> LogEntry {
 }
 
 fn to_raft_conf_state(conf: &ConfState) -> eraftpb::ConfState {
-    let mut out = eraftpb::ConfState::default();
-    out.voters = conf.voters.clone();
-    out.learners = conf.learners.clone();
-    out.voters_outgoing = conf.voters_outgoing.clone();
-    out.learners_next = conf.learners_next.clone();
-    out
+    eraftpb::ConfState {
+        voters: conf.voters.clone(),
+        learners: conf.learners.clone(),
+        voters_outgoing: conf.voters_outgoing.clone(),
+        learners_next: conf.learners_next.clone(),
+        ..eraftpb::ConfState::default()
+    }
 }
 
 /// One step of SplitMix64 (Steele, Lea, Flood 2014): enough to spread election timeouts.
@@ -797,7 +798,11 @@ mod tests {
             MessageType::MsgUnreachable,
             MessageType::MsgCheckQuorum,
         ] {
-            assert_eq!(step(2, kind, |m| m.entries.push(Default::default())), UNTOUCHED, "{kind:?}");
+            assert_eq!(
+                step(2, kind, |m| m.entries.push(Default::default())),
+                UNTOUCHED,
+                "{kind:?}"
+            );
         }
     }
 

@@ -1,3 +1,5 @@
+//! Blocks convert both ways, and contradictions are refused.
+
 use ledger_proof::{EntryPosition, Recovery, hash, tx_tree};
 use ledger_types::{Dedup, Outcome, TxId, VaultRef};
 

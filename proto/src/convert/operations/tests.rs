@@ -1,3 +1,5 @@
+//! Every bad field of an operation is refused by name.
+
 use ledger_types::limits::KEY_BYTES_MAX;
 use ledger_types::{Condition, InvalidInput};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Directory commands as scripts: what is asked, what is answered, what is set.
+
 use ledger_types::{NamespaceId, StoreId, VaultId};
 
 use super::script::{Script, founded_by};
