@@ -133,7 +133,7 @@ async fn make_here(
     else {
         return Err(Failure::Internal("a new namespace was answered as something else"));
     };
-    let _ = call.place(VaultRef::new(namespace.0, 0), Reach::Leader, 0).await;
+    let _ = call.on_own_behalf().place(VaultRef::new(namespace.0, 0), Reach::Leader, 0).await;
     let answer = v1::CreateNamespaceResponse {
         namespace_id: Some(namespace.into()),
         shard_id: Some(shard.into()),

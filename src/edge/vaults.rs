@@ -207,7 +207,8 @@ impl Edge {
         else {
             return Err(Failure::Internal("a new vault was answered as something else"));
         };
-        let genesis = genesis(call, vault).await.ok().flatten();
+        // This node asks for the block itself, also when the request came from another one.
+        let genesis = genesis(&call.on_own_behalf(), vault).await.ok().flatten();
         let vault_id = Some(vault.vault.into());
         Ok(call.answer(GroupId::SYSTEM, v1::CreateVaultResponse { vault_id, genesis }))
     }

@@ -273,7 +273,50 @@ fn batch_answer(answer: v1::WriteResponse) -> v1::BatchWriteResponse {
 
 #[cfg(test)]
 mod tests {
+    use ledger_types::limits::{
+        CLIENT_ID_BYTES_MAX, KEY_BYTES_MAX, OPERATIONS_MAX, STATE_KEY_BYTES_MAX, VALUE_BYTES_MAX,
+    };
+
     use super::*;
+
+    /// A body that does not decode would stop every replica of the group.
+    #[test]
+    fn the_largest_legal_request_is_a_command_that_decodes() {
+        let key = "k".repeat(KEY_BYTES_MAX);
+        let value = vec![7; VALUE_BYTES_MAX];
+        let part = "r".repeat((STATE_KEY_BYTES_MAX - 3) / 3);
+        let set = v1::SetEntity {
+            key: key.clone(),
+            value: value.clone(),
+            expires_at: Some(u64::MAX),
+            condition: Some(v1::SetCondition {
+                condition: Some(v1::set_condition::Condition::ValueEquals(value)),
+            }),
+        };
+        let grant = v1::CreateRelationship {
+            resource: part.clone(),
+            relation: part.clone(),
+            subject: part,
+        };
+        let mut operations = vec![
+            v1::Operation { op: Some(v1::operation::Op::SetEntity(set)) },
+            v1::Operation { op: Some(v1::operation::Op::CreateRelationship(grant)) },
+        ];
+        let delete = v1::operation::Op::DeleteEntity(v1::DeleteEntity { key });
+        operations.resize(OPERATIONS_MAX, v1::Operation { op: Some(delete) });
+        let input = WriteInput::try_from(v1::WriteRequest {
+            namespace_id: Some(v1::NamespaceId { id: i64::MAX }),
+            vault_id: Some(v1::VaultId { id: i64::MAX }),
+            client_id: Some(v1::ClientId { id: "c".repeat(CLIENT_ID_BYTES_MAX) }),
+            idempotency_key: vec![1; 16],
+            operations,
+            ..v1::WriteRequest::default()
+        });
+        let WriteInput { client, dedup, operations, .. } = input.expect("within every limit");
+        let (tx_id, actor) = (TxId([1; 16]), String::new());
+        let command = WriteCommand { tx_id, client, dedup, actor, operations };
+        assert_eq!(WriteCommand::decode(&command.encode()), Ok(command));
+    }
 
     #[test]
     fn failed_conditions_tell_key_version_and_value() {
