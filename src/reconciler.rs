@@ -23,6 +23,8 @@ use crate::context::NodeContext;
 
 /// Pause between looks when nothing changes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pause after a look that had to leave something for the next one.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Keeps looking until the task is ended.
 pub async fn run(context: Arc<NodeContext>, store: Arc<Store>, genesis: GenesisPromise) {
@@ -30,12 +32,12 @@ pub async fn run(context: Arc<NodeContext>, store: Arc<Store>, genesis: GenesisP
     let mut revisions = context.directory.subscribe();
     loop {
         start_replicas(&context, &store);
-        if context.leaders.leader(GroupId::SYSTEM) == Some(context.identity.node) {
-            lead(&context, &found).await;
-        }
+        let leads = context.leaders.leader(GroupId::SYSTEM) == Some(context.identity.node);
+        let is_settled = !leads || lead(&context, &found).await;
+        let pause = if is_settled { LOOK_EVERY } else { LOOK_AGAIN };
         tokio::select! {
             _ = revisions.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -93,11 +95,12 @@ fn start_replicas(context: &NodeContext, store: &Store) {
     }
 }
 
-/// What the node that leads the directory's group sees to.
-async fn lead(context: &NodeContext, found: &Found) {
+/// What the node that leads the directory's group sees to. False if a vault still waits for its shard.
+async fn lead(context: &NodeContext, found: &Found) -> bool {
     let directory = context.directory.current();
     if directory.cluster().is_none() {
-        return system(context, &SystemCommand::Found(found.clone())).await;
+        system(context, &SystemCommand::Found(found.clone())).await;
+        return true;
     }
     // The setting counts at founding only; later shards are an operator's command.
     if directory.shards().iter().all(|shard| shard.id == GroupId::SYSTEM) {
@@ -105,17 +108,25 @@ async fn lead(context: &NodeContext, found: &Found) {
         let create = CreateShards { count: context.config.shards, replication_factor };
         system(context, &SystemCommand::CreateShards(create)).await;
     }
+    let mut is_settled = true;
     for vault in directory.pending() {
         if let VaultLookup::Known(entity) = directory.vault(vault)
             && entity.state == VaultState::Creating
         {
-            create_vault(context, vault, entity.shard, entity.owner_epoch).await;
+            is_settled &= create_vault(context, vault, entity.shard, entity.owner_epoch).await;
         }
     }
+    is_settled
 }
 
-/// The steps of a vault's creation that follow its place in the directory.
-async fn create_vault(context: &NodeContext, vault: VaultRef, shard: GroupId, epoch: OwnerEpoch) {
+/// The steps of a vault's creation that follow its place in the directory. False if its shard could not
+/// take the first one yet.
+async fn create_vault(
+    context: &NodeContext,
+    vault: VaultRef,
+    shard: GroupId,
+    epoch: OwnerEpoch,
+) -> bool {
     let body = CreateVaultBlock.encode();
     let kind = CommandKind::CreateVault as u8;
     let command = Command { kind, vault, owner_epoch: epoch, body: &body }.encode();
@@ -123,9 +134,13 @@ async fn create_vault(context: &NodeContext, vault: VaultRef, shard: GroupId, ep
         ProposeOutcome::Applied => {
             let active = VaultActive { vault, owner_epoch: epoch };
             system(context, &SystemCommand::VaultActive(active)).await;
+            true
         }
-        ProposeOutcome::NotLeader | ProposeOutcome::Retry => {}
-        other => warn!(%vault, ?other, "a vault's first block was refused"),
+        ProposeOutcome::NotLeader | ProposeOutcome::Retry => false,
+        other => {
+            warn!(%vault, ?other, "a vault's first block was refused");
+            true
+        }
     }
 }
 

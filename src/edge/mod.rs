@@ -28,7 +28,9 @@ pub use route::{FORWARDED, GROUP, LEADER};
 pub use server::serve;
 pub use slot::{BEAT_INTERVAL, Check, NodeSlot, Stage};
 
+use ledger_types::limits::WATCHES_PER_NODE_MAX;
 use page_token::PageTokens;
+use tokio::sync::Semaphore;
 use verified::Queues;
 
 use crate::context::NodeContext;
@@ -41,6 +43,7 @@ pub struct Edge {
     slot: Arc<NodeSlot>,
     peers: Arc<PeerState>,
     late: Arc<OnceLock<Late>>,
+    watches: Arc<Semaphore>,
 }
 
 /// What can only be made once the node belongs to a cluster.
@@ -53,7 +56,8 @@ struct Late {
 impl Edge {
     /// The services of the node in `slot`, whenever it comes.
     pub fn new(slot: Arc<NodeSlot>, peers: Arc<PeerState>) -> Edge {
-        Edge { slot, peers, late: Arc::new(OnceLock::new()) }
+        let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
+        Edge { slot, peers, late: Arc::new(OnceLock::new()), watches }
     }
 
     fn late(&self, context: &Arc<NodeContext>) -> &Late {

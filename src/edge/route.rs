@@ -426,13 +426,16 @@ impl Call {
         match info.as_ref().map(|info| info.reason.as_str()) {
             Some("NOT_LEADER" | "NO_LEADER" | "NOT_READY" | "DRAINING") => {
                 self.context.leaders.suspect(group, leader.node);
-                Failure::NotLeader { group, leader: None }
+                // Whom the other node takes for the leader, if it said so.
+                let leader = info.as_ref().and_then(|info| LeaderAddress::of(&info.metadata));
+                Failure::NotLeader { group, leader }
             }
             Some("WRONG_SHARD") => Failure::WrongShard { owner_epoch: None },
             Some(_) => Failure::Forwarded(status),
             None if was_never_sent(&status) => {
                 self.context.leaders.suspect(group, leader.node);
-                Failure::NotLeader { group, leader: None }
+                // Out of reach from here; the client may reach it.
+                Failure::NotLeader { group, leader: Some(leader.clone()) }
             }
             None if status.code() == Code::Unimplemented => Failure::Forwarded(status),
             None => Failure::OutcomeUnknown,

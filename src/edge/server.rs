@@ -18,7 +18,7 @@ use ledger_proto::v1::ledger_server::LedgerServer;
 use ledger_proto::v1::read_service_server::ReadServiceServer;
 use ledger_proto::v1::system_discovery_service_server::SystemDiscoveryServiceServer;
 use ledger_proto::v1::write_service_server::WriteServiceServer;
-use ledger_types::limits::REQUEST_BYTES_MAX;
+use ledger_types::limits::{self, REQUEST_BYTES_MAX};
 use prometheus::Histogram;
 use rand::Rng as _;
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ const STREAM_WINDOW_BYTES: u32 = 9 * 1024 * 1024;
 /// Flow-control window of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Requests in flight on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+const STREAMS_PER_CONNECTION_MAX: u32 = limits::STREAMS_PER_CONNECTION_MAX as u32;
 /// A connection is asked to end after this time, so that clients spread again over grown clusters.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 /// Up to this is added to the age, so that not all nodes close their connections at once.

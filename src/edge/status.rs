@@ -33,6 +33,14 @@ pub struct LeaderAddress {
     pub address: String,
 }
 
+impl LeaderAddress {
+    /// Reads what an error's metadata says of the leader, as [`Failure::NotLeader`] tells it.
+    pub fn of(metadata: &HashMap<String, String>) -> Option<LeaderAddress> {
+        let node = NodeId(metadata.get("leader_node")?.parse().ok()?);
+        Some(LeaderAddress { node, address: metadata.get("leader_address")?.clone() })
+    }
+}
+
 /// Why a request is not answered as asked.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -120,6 +128,12 @@ pub enum Failure {
     /// Too much is in flight.
     #[error("too much is in flight")]
     Overloaded,
+    /// As many watching streams as a node serves are open.
+    #[error("this node serves {max} watching streams and no more; ask another node")]
+    TooManyWatches {
+        /// The bound, `watches_per_node_max`.
+        max: u64,
+    },
     /// The whole answer is too large to give in one message.
     #[error("the answer is larger than {limit} ({max}); ask for pages")]
     AnswerTooLarge {
@@ -248,6 +262,9 @@ impl Failure {
             Failure::Overloaded => {
                 Mapping::retry(Code::ResourceExhausted, "OVERLOADED", RETRY_AFTER_OVERLOAD)
             }
+            Failure::TooManyWatches { .. } => {
+                Mapping::retry(Code::ResourceExhausted, "TOO_MANY_WATCHES", RETRY_AFTER_OVERLOAD)
+            }
             Failure::AnswerTooLarge { .. } => {
                 Mapping::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE")
             }
@@ -283,6 +300,10 @@ impl Failure {
             }
             Failure::RequestTooLarge { max } => {
                 tell("limit", "request_bytes_max".to_owned());
+                tell("max", max.to_string());
+            }
+            Failure::TooManyWatches { max } => {
+                tell("limit", "watches_per_node_max".to_owned());
                 tell("max", max.to_string());
             }
             Failure::AnswerTooLarge { limit, max } => {
@@ -415,6 +436,7 @@ mod tests {
             (Failure::WrongShard { owner_epoch: None }, Code::Unavailable, "WRONG_SHARD"),
             (Failure::OutcomeUnknown, Code::Unknown, "OUTCOME_UNKNOWN"),
             (Failure::Overloaded, Code::ResourceExhausted, "OVERLOADED"),
+            (Failure::TooManyWatches { max: 1 }, Code::ResourceExhausted, "TOO_MANY_WATCHES"),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
             (Failure::NotYetBuilt { method: "m" }, Code::Unimplemented, "NOT_YET_BUILT"),
@@ -438,6 +460,8 @@ mod tests {
     #[test]
     fn a_leader_hint_is_readable_by_a_program() {
         let leader = LeaderAddress { node: NodeId(3), address: "host:1".into() };
+        let told = Failure::NotLeader { group: GroupId(2), leader: Some(leader.clone()) }.facts();
+        assert_eq!(LeaderAddress::of(&told).as_ref(), Some(&leader));
         let status = Status::from(Failure::NotLeader { group: GroupId(7), leader: Some(leader) });
         let facts = status.get_details_error_info().expect("ErrorInfo").metadata;
         assert_eq!(facts["group"], "7");

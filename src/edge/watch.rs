@@ -10,9 +10,10 @@ use ledger_proto::convert::block::wire_announcement;
 use ledger_proto::convert::{Consistency, ids};
 use ledger_proto::v1;
 use ledger_types::VaultRef;
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use ledger_types::limits::WATCHES_PER_NODE_MAX;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::Edge;
@@ -30,6 +31,17 @@ const QUEUED_MAX: usize = 64;
 /// How often an idle stream looks whether the node still serves.
 const IDLE_LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// The stream, holding its place among the node's watches for as long as it lives.
+fn held(
+    stream: impl Stream<Item = Result<v1::BlockAnnouncement, Status>> + Send + 'static,
+    permit: OwnedSemaphorePermit,
+) -> BlockStream {
+    Box::pin(stream.map(move |item| {
+        let _held = &permit;
+        item
+    }))
+}
+
 impl Edge {
     pub(super) async fn watch(
         &self,
@@ -42,6 +54,9 @@ impl Edge {
             let problem = "must be at least 1: the genesis block 0 is not announced";
             return Err(Failure::field("start_height", problem));
         }
+        let Ok(permit) = self.watches.clone().try_acquire_owned() else {
+            return Err(Failure::TooManyWatches { max: WATCHES_PER_NODE_MAX as u64 });
+        };
         let freshness = Freshness { consistency: Consistency::Eventual, height_min: 0 };
         match call.read_place(vault, freshness, 0).await? {
             ReadPlace::There(remote) => {
@@ -51,11 +66,11 @@ impl Edge {
                     client(channel).watch_blocks(request).await
                 };
                 let response = call.forward(remote, message, send).await?;
-                Ok(response.map(|stream| Box::pin(stream) as BlockStream))
+                Ok(response.map(|stream| held(stream, permit)))
             }
             ReadPlace::Here(owner, _) => {
                 let answer = self.clone().announce(&call, owner, message.start_height);
-                Ok(call.answer(owner.group, answer))
+                Ok(call.answer(owner.group, held(answer, permit)))
             }
         }
     }

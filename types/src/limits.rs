@@ -31,6 +31,13 @@ pub const DEADLINE_MS_MAX: u64 = 60_000;
 /// Deadline of a request that names none, in milliseconds.
 pub const DEADLINE_MS_DEFAULT: u64 = 10_000;
 
+/// Requests under way on one connection; more wait on the client's side.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
+/// Watching streams of one node, those included that it passes on to another. Below the streams of a
+/// connection, so that watches alone never fill one between two nodes.
+pub const WATCHES_PER_NODE_MAX: usize = 2048;
+
+const _: () = assert!(WATCHES_PER_NODE_MAX < STREAMS_PER_CONNECTION_MAX, "room for other requests");
 const _: () = assert!(
     1 + 3 * KEY_BYTES_MAX + 2 > STATE_KEY_BYTES_MAX,
     "relationship length needs its own check"

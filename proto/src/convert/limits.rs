@@ -22,6 +22,8 @@ pub fn wire_limits() -> v1::Limits {
         condition_value_bytes_max: number(limits::CONDITION_VALUE_BYTES_MAX),
         deadline_ms_max: limits::DEADLINE_MS_MAX,
         deadline_ms_default: limits::DEADLINE_MS_DEFAULT,
+        streams_per_connection_max: number(limits::STREAMS_PER_CONNECTION_MAX),
+        watches_per_node_max: number(limits::WATCHES_PER_NODE_MAX),
     }
 }
 

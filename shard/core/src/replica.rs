@@ -580,7 +580,7 @@ impl RaftReplica {
         let base = self.config.election_ticks;
         let preferred = self.preferred() == Some(self.incarnation.0);
         // The preferred leader's range ends where the others' begins, so that it usually wins alone.
-        let (low, high) = if preferred { (0, 2) } else { (2, base.max(3)) };
+        let (low, high) = if preferred { (0, 2) } else { (2, (base * 7 / 10).max(3)) };
         let span = (high - low) as u64;
         let drawn = usize::try_from(self.random % span).expect("below a small number");
         self.election_timeout = base + low + drawn;
