@@ -9,6 +9,7 @@ mod cluster {
     mod bad_input;
     mod bad_start;
     mod command_line;
+    mod contents;
     mod deployment;
     mod faults;
     mod harness;
@@ -18,5 +19,7 @@ mod cluster {
     mod raw_call;
     mod services;
     mod store;
+    mod vaults;
+    mod watching;
     mod writes;
 }

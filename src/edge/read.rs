@@ -238,7 +238,8 @@ impl v1::read_service_server::ReadService for Edge {
             })
         };
         let send = |channel, request| async move { client(channel).get_tip(request).await };
-        let target = Target::existing(vault, Consistency::Eventual);
+        let absent = v1::GetTipResponse::default();
+        let target = Target::or_empty(vault, Consistency::Eventual, absent);
         Ok(call.read(target, message, local, send).await?)
     }
 
