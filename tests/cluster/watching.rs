@@ -20,9 +20,11 @@ async fn a_watch_misses_and_repeats_nothing_while_nodes_are_killed() {
     let vaults = cluster.vaults("watching", 1).await;
     let client = cluster.client().await;
     let mut watch = client.watch_blocks(vaults[0], 1);
-    let (announce, mut notices) = mpsc::unbounded_channel();
+    let (announce, mut notices) = mpsc::channel(64 * 1024);
     let watching =
-        tokio::spawn(async move { while announce.send(watch.next().await.unwrap()).is_ok() {} });
+        tokio::spawn(
+            async move { while announce.send(watch.next().await.unwrap()).await.is_ok() {} },
+        );
     let mut load = Load::start(&client, &vaults, 2);
     // Each in turn, so that the one that serves the watch is among them.
     for victim in 0..3 {
