@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::harness::{Cluster, WAIT_MAX};
 use super::load::Load;
 
-async fn next(notices: &mut mpsc::UnboundedReceiver<BlockNotice>, within: Duration) -> BlockNotice {
+async fn next(notices: &mut mpsc::Receiver<BlockNotice>, within: Duration) -> BlockNotice {
     let notice = tokio::time::timeout(within, notices.recv()).await.expect("the watch goes on");
     notice.expect("the watch lives")
 }
