@@ -7,6 +7,8 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferadb-ledger/target
 BINARIES := $(CARGO_TARGET_DIR)/release
 CARGO_SCOPE := --release --workspace --locked
+# Places at which tests stop a server; compiled into nothing but what tests run.
+TEST_FEATURES := --features ledger/failpoints
 
 .PHONY: help setup build demo test lint tidy bench ladder
 
@@ -23,11 +25,11 @@ demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS=
 	$(BINARIES)/ledger demo $(ARGS)
 
 test: setup ## Run every test
-	cargo test $(CARGO_SCOPE)
+	cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
 
 lint: setup ## Formatting, clippy and documentation, warnings refused
 	cargo fmt --all --check
-	cargo clippy $(CARGO_SCOPE) --all-targets -- -D warnings
+	cargo clippy $(CARGO_SCOPE) $(TEST_FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_SCOPE) --no-deps
 
 tidy: ## Check the rules of the repository: arrows, sizes, documents, lockfile, manifests

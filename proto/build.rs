@@ -18,8 +18,11 @@ const PUBLIC_FILES: [&str; 8] = [
     "ledger/v1/ledger.proto",
 ];
 /// The package between nodes.
-const INTERNAL_FILES: [&str; 2] =
-    ["ledger/internal/v1/peer.proto", "ledger/internal/v1/commands.proto"];
+const INTERNAL_FILES: [&str; 3] = [
+    "ledger/internal/v1/peer.proto",
+    "ledger/internal/v1/commands.proto",
+    "ledger/internal/v1/snapshots.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".ledger.internal.v1.GroupMessage.payload")
         .bytes(".ledger.internal.v1.DirectoryEntry")
+        .bytes(".ledger.internal.v1.Chunk.data")
         .compile_fds(with_comments)?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! must never take part in making a second one.
 
 pub mod decide;
-mod probe;
+pub(crate) mod probe;
 pub mod promise;
 pub mod record;
 #[cfg(test)]
@@ -120,7 +120,8 @@ pub enum BootstrapError {
 }
 
 /// Finds or founds the cluster; returns once that is durable. A node that belongs to one is told its place
-/// after one look at its peers. Others wait without end for peers, and say in the log for whom.
+/// after one look at its peers, which may turn its store away. Others wait without end for peers, and say in the
+/// log for whom.
 pub async fn establish(
     state: &Arc<PeerState>,
     settings: &BootstrapSettings,
@@ -129,9 +130,12 @@ pub async fn establish(
     let mut changes = state.subscribe();
     let mut told = Told::default();
     if let Some(established) = state.established() {
-        refuse_foreign_peers(&mut peers, established.identity.cluster).await?;
+        look_at_peers(state, settings, &mut peers, established.identity.cluster).await?;
     }
     loop {
+        if let Some(fault) = state.fault() {
+            return Err(fault.into());
+        }
         if let Some(established) = state.established() {
             tracing::info!(
                 cluster = %established.identity.cluster,
@@ -139,9 +143,6 @@ pub async fn establish(
                 "this node belongs to a cluster"
             );
             return Ok(established);
-        }
-        if let Some(fault) = state.fault() {
-            return Err(fault.into());
         }
         let held = state.standing();
         let round = peers.round().await;
@@ -157,16 +158,31 @@ pub async fn establish(
     }
 }
 
-/// Refuses to take a data directory into a place where only nodes of another cluster answer. Silence is no
-/// reason: all nodes of a cluster may start at the same time.
-async fn refuse_foreign_peers(peers: &mut Peers, own: ClusterId) -> Result<(), BootstrapError> {
+/// Refuses to take a data directory into a place where only nodes of another cluster answer, and asks those of
+/// its own whether its store may still take part; while one of them still hears an earlier process of the store,
+/// nothing is served. Silence is no reason: all nodes of a cluster may start at the same time.
+async fn look_at_peers(
+    state: &Arc<PeerState>,
+    settings: &BootstrapSettings,
+    peers: &mut Peers,
+    own: ClusterId,
+) -> Result<(), BootstrapError> {
     let round = peers.round().await;
     let clusters = || round.view.peers.iter().filter_map(|peer| peer.cluster);
     match clusters().find(|cluster| *cluster != own) {
         Some(found) if !clusters().any(|cluster| cluster == own) => {
             Err(BootstrapError::ForeignPeers { own, found })
         }
-        _ => Ok(()),
+        _ => {
+            let mut told = Told::default();
+            while let Some(doubt) = probe::introduce(state, round.members(own)).await
+                && state.fault().is_none()
+            {
+                told.say(format!("waiting to be let in: {}", doubt.detail), &round.members(own));
+                tokio::time::sleep(settings.interval).await;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -181,7 +197,7 @@ async fn take_step(
     match next_step(view) {
         Step::Join(cluster) => {
             state.note_cluster(cluster);
-            return join(state, round, cluster).await;
+            return join(state, round, cluster, told).await;
         }
         Step::Complete => {
             let promise = held_promise(view);
@@ -307,6 +323,7 @@ async fn join(
     state: &Arc<PeerState>,
     round: &Round,
     cluster: ClusterId,
+    told: &mut Told,
 ) -> Result<bool, BootstrapError> {
     for member in round.members(cluster) {
         let mut address = member;
@@ -322,7 +339,7 @@ async fn join(
                     address = refusal.leader_address;
                 }
                 Err(Some(refusal)) => {
-                    tracing::info!(address, detail = refusal.detail, "not registered yet");
+                    told.say(format!("not registered yet: {}", refusal.detail), &[address]);
                     break;
                 }
                 Err(None) => break,
@@ -375,6 +392,7 @@ fn is_final(refusal: &Refusal) -> bool {
         | RefusalReason::NotBootstrapped
         | RefusalReason::AlreadyBootstrapped
         | RefusalReason::OtherPromise
+        | RefusalReason::StillAlive
         | RefusalReason::NotLeader => false,
     }
 }

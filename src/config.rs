@@ -144,6 +144,24 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Milliseconds of a Raft tick; elections begin after 10 to 20 ticks without a leader",
     },
     Setting {
+        env: "LEDGER_RAFT_LOG_ENTRIES_MAX",
+        flag: "raft-log-entries-max",
+        default: "100000",
+        doc: "Entries of a group's log kept for members that lag; one further behind gets a snapshot",
+    },
+    Setting {
+        env: "LEDGER_RAFT_LOG_BYTES_MAX",
+        flag: "raft-log-bytes-max",
+        default: "67108864",
+        doc: "Bytes of a group's log kept for members that lag; one further behind gets a snapshot",
+    },
+    Setting {
+        env: "LEDGER_SNAPSHOT_BYTES_PER_SECOND",
+        flag: "snapshot-bytes-per-second",
+        default: "67108864",
+        doc: "Bytes of snapshots that the node sends in a second, to all receivers together",
+    },
+    Setting {
         env: "LEDGER_LOG",
         flag: "log",
         default: "info",
@@ -406,6 +424,12 @@ pub struct Config {
     pub worker_threads: usize,
     /// Milliseconds of a Raft tick.
     pub tick_ms: u64,
+    /// Entries of a group's log kept for members that lag.
+    pub raft_log_entries_max: u64,
+    /// Bytes of a group's log kept for members that lag.
+    pub raft_log_bytes_max: u64,
+    /// Bytes of snapshots sent in a second.
+    pub snapshot_bytes_per_second: u64,
     /// Log filter.
     pub log: String,
     /// Log as JSON; `None` to decide by the terminal.
@@ -440,6 +464,12 @@ impl Config {
             tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
             worker_threads: raw.parse("worker-threads", |text| workers(text, processors))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
+            raft_log_entries_max: raw
+                .parse("raft-log-entries-max", |text| number(text, 100, 100_000_000))?,
+            raft_log_bytes_max: raw
+                .parse("raft-log-bytes-max", |text| number(text, 64 << 10, 1 << 40))?,
+            snapshot_bytes_per_second: raw
+                .parse("snapshot-bytes-per-second", |text| number(text, 64 << 10, 1 << 40))?,
             log: raw.parse("log", |text| Ok(text.to_owned()))?,
             log_json: raw.parse("log-format", log_format)?,
         })
@@ -528,57 +558,4 @@ fn node_name(text: &str, host_name: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gather(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<RawConfig, ConfigError> {
-        let own = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
-        let flags: Vec<_> = flags.iter().map(own).collect();
-        RawConfig::gather(&flags, env.iter().map(own), None)
-    }
-
-    #[test]
-    fn flags_go_before_environment_and_environment_before_defaults() {
-        let raw = gather(&[("shards", "4")], &[("LEDGER_SHARDS", "2"), ("BOOTSTRAP_EXPECT", "1")])
-            .expect("known settings");
-        assert_eq!(raw.get("shards"), ("4", Origin::Flag));
-        assert_eq!(raw.get("bootstrap-expect"), ("1", Origin::Environment));
-        assert_eq!(raw.get("data-dir"), ("/data", Origin::Default));
-        let config = Config::from_raw(&raw, "ledger-2", 2).expect("valid");
-        assert_eq!((config.name.as_str(), config.shards, config.worker_threads), ("2", 4, 1));
-    }
-
-    #[test]
-    fn unknown_keys_are_refused_with_a_suggestion() {
-        let error = gather(&[], &[("LEDGER_SHARD", "4")]).expect_err("unknown");
-        assert!(error.to_string().contains("did you mean `LEDGER_SHARDS`?"), "{error}");
-        let error = gather(&[("data-dri", "x")], &[]).expect_err("unknown");
-        assert!(error.to_string().contains("`data-dir`"), "{error}");
-        let links = [("LEDGER_PORT_50051_TCP", "x"), ("LEDGER_SERVICE_HOST", "x"), ("HOME", "/")];
-        assert!(gather(&[], &links).is_ok(), "service links and others' variables are no settings");
-    }
-
-    #[test]
-    fn files_are_read_and_their_keys_checked() {
-        let folder = tempfile::tempdir().expect("a directory");
-        let path = folder.path().join("ledger.toml");
-        std::fs::write(&path, "shards = 3\npeers = \"a:1, b:2\"\n").expect("written");
-        let raw = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect("known keys");
-        assert_eq!(raw.get("shards"), ("3", Origin::File));
-        let config = Config::from_raw(&raw, "host", 8).expect("valid");
-        assert_eq!(config.peers, ["a:1", "b:2"]);
-        assert_eq!(config.name, "0");
-        std::fs::write(&path, "data_dirr = 3\n").expect("written");
-        let error = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect_err("unknown");
-        assert!(error.to_string().contains("`data_dir`"), "{error}");
-    }
-
-    #[test]
-    fn bad_values_name_setting_and_origin() {
-        let raw = gather(&[], &[("LEDGER_LISTEN_ADDR", "localhost")]).expect("known");
-        let error = Config::from_raw(&raw, "host", 2).expect_err("no port").to_string();
-        assert!(error.contains("listen-addr") && error.contains("environment"), "{error}");
-        let raw = gather(&[("shards", "0")], &[]).expect("known");
-        assert!(Config::from_raw(&raw, "host", 2).is_err());
-    }
-}
+mod tests;

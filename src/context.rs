@@ -19,6 +19,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::Config;
 use crate::directory::DirectoryCache;
 use crate::metrics::RequestMetrics;
+use crate::peer::PeerMetrics;
+use crate::snapshots::{Fetcher, SnapshotServer};
 
 /// Who this node is. Fixed once it belongs to a cluster.
 #[derive(Clone, Debug)]
@@ -65,6 +67,12 @@ pub struct NodeContext {
     pub started: Instant,
     /// Request counts and durations.
     pub metrics: Arc<RequestMetrics>,
+    /// The transport's counters.
+    pub peer_metrics: Arc<PeerMetrics>,
+    /// Hands out the snapshots that this node has cut.
+    pub snapshots: Arc<SnapshotServer>,
+    /// Brings snapshots here.
+    pub fetcher: Arc<Fetcher>,
 }
 
 /// Lazily connected channels by address, each used by all requests to that node.
@@ -118,6 +126,17 @@ impl BlockFeed {
         sender.subscribe()
     }
 
+    /// Looks up the tips of all watched vaults. After a snapshot was installed: its blocks were announced by
+    /// nobody.
+    pub fn refresh(&self, tip_of: impl Fn(VaultRef) -> Option<u64>) {
+        let watched: Vec<VaultRef> = self.tips.lock().keys().copied().collect();
+        for vault in watched {
+            if let Some(tip) = tip_of(vault) {
+                self.advance(vault, tip);
+            }
+        }
+    }
+
     /// Tells the watchers of the vault, if there are any, of a new tip.
     pub fn advance(&self, vault: VaultRef, tip: u64) {
         let mut tips = self.tips.lock();
@@ -135,5 +154,25 @@ impl ledger_shard::BlockListener for BlockFeed {
         for block in blocks {
             self.advance(block.vault, block.height);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchers_hear_of_blocks_that_came_with_a_snapshot() {
+        let feed = BlockFeed::default();
+        let (watched, other) = (VaultRef::new(1, 1), VaultRef::new(1, 2));
+        let mut tip = feed.subscribe(watched, 5);
+        let mut unknown = feed.subscribe(other, 5);
+        feed.refresh(|vault| (vault == watched).then_some(9));
+        assert!(tip.has_changed().is_ok_and(|changed| changed));
+        assert_eq!(*tip.borrow_and_update(), 9);
+        assert!(unknown.has_changed().is_ok_and(|changed| !changed));
+        // A tip never goes back.
+        feed.refresh(|_| Some(7));
+        assert_eq!((*tip.borrow_and_update(), *unknown.borrow_and_update()), (9, 7));
     }
 }

@@ -1,7 +1,10 @@
 //! Keeps this node's copy of the directory current, and gives it to nodes that have no replica of it.
 //!
-//! Owns the copy's progress: from the local replica of `_system` where there is one, else from another
-//! node. Must never be what safety rests on: a copy may be stale, the owner check is not.
+//! Owns the copy's progress: from the local replica of `_system` once that can be read, else from another
+//! node; and who may come under the name of a registered node. Must never be what safety rests on: a copy may
+//! be stale, the owner check is not.
+
+mod joining;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,10 +19,7 @@ use ledger_proto::internal::{
     DirectoryDelta, DirectoryEntry, DirectoryRequest, LookupVaultRequest, LookupVaultResponse,
 };
 use ledger_router::{Delta, Directory, DirectoryError as ContentError, EntityChange, VaultScope};
-use ledger_shard::{
-    EntityQuery, PageLimits, QueryError, Reader, Refusal, RegisterNode, Role, ShardHandle,
-    SystemCommand, SystemRefusal, SystemResult,
-};
+use ledger_shard::{EntityQuery, PageLimits, QueryError, Reader, ShardHandle};
 use ledger_types::limits::PAGE_BYTES_MAX;
 use ledger_types::{GroupId, NodeId, Operation, VaultRef};
 use thiserror::Error;
@@ -28,11 +28,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, warn};
 
 use crate::bootstrap::FounderBook;
-use crate::commands::propose_system;
 use crate::context::{BlockFeed, endpoint};
 use crate::edge::status::Failure;
 use crate::peer::{
-    AddressBook, DirectoryService, DirectoryStream, JoinRefusal, JoiningNode, Membership,
+    AddressBook, DirectoryService, DirectoryStream, JoinRefusal, JoiningNode, Membership, PeerState,
 };
 
 /// Messages of a stream that wait for a slow node.
@@ -41,6 +40,8 @@ const DELTAS_QUEUED_MAX: usize = 16;
 const PAGE_ITEMS: usize = 1_000;
 /// Pause before another node is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pause between looks at the local replica when no block is announced.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Vaults that a node without a replica of the directory remembers.
 const VAULTS_CACHED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
@@ -63,8 +64,8 @@ pub struct DirectoryCache {
 }
 
 impl DirectoryCache {
-    /// An empty copy; `has_replica` says whether the node votes in the directory's group and so sees all
-    /// of it.
+    /// An empty copy; `has_replica` says whether the node has a replica of the directory's group that can be
+    /// read, and so sees all of it. A node that gets one later comes to see all with [`follow`].
     pub fn new(has_replica: bool) -> DirectoryCache {
         let scope =
             if has_replica { VaultScope::All } else { VaultScope::Cached(VAULTS_CACHED_MAX) };
@@ -94,9 +95,18 @@ impl DirectoryCache {
         matches!(tokio::time::timeout(time, reached).await, Ok(Ok(_)))
     }
 
-    /// Where a node is reached, if the copy knows.
+    /// Where a node is reached, if the copy knows. A removed node is not reached any more, not even if the
+    /// node that came in its place has its address.
     pub fn address(&self, node: NodeId) -> Option<String> {
-        self.directory.node(node).map(|entity| entity.address.clone())
+        let entity = self.directory.node(node)?;
+        (entity.state != NodeState::Removed).then(|| entity.address.clone())
+    }
+
+    /// Where the other nodes of the cluster are reached, as far as the copy knows.
+    pub fn addresses(&self, own: NodeId) -> Vec<(NodeId, String)> {
+        let nodes = self.directory.nodes();
+        let others = nodes.iter().filter(|entity| entity.id != own);
+        others.filter_map(|entity| Some((entity.id, self.address(entity.id)?))).collect()
     }
 
     /// Asks nodes of the directory for a vault's owner and remembers it. False if none could be asked.
@@ -118,9 +128,23 @@ impl DirectoryCache {
     }
 
     fn take_all(&self, revision: u64, entities: &[EntityChange]) -> Result<(), ContentError> {
-        self.directory.replace(revision, entities)?;
-        self.revision.send_replace(revision);
+        if self.directory.replace(revision, entities)? {
+            self.revision.send_replace(revision);
+        }
         Ok(())
+    }
+
+    /// Takes all entities, those of every vault among them; false if the copy is ahead of them.
+    fn take_all_vaults(
+        &self,
+        revision: u64,
+        entities: &[EntityChange],
+    ) -> Result<bool, ContentError> {
+        let taken = self.directory.replace_with_all_vaults(revision, entities)?;
+        if taken {
+            self.revision.send_replace(revision);
+        }
+        Ok(taken)
     }
 
     fn take(
@@ -148,17 +172,73 @@ async fn ask_for_vault(
     Ok((answer.revision, entity))
 }
 
-/// Follows the local replica of `_system` for as long as the node runs.
-pub async fn follow_local(cache: Arc<DirectoryCache>, reader: Reader, feed: Arc<BlockFeed>) {
-    let mut tips = feed.subscribe(VaultRef::SYSTEM, 0);
+/// What the local replica of `_system` is followed with.
+#[derive(Clone)]
+pub struct LocalSource {
+    /// Tells whether the replica is there and can be read.
+    pub shard: ShardHandle,
+    /// Reads it.
+    pub reader: Reader,
+    /// Tells of new blocks.
+    pub feed: Arc<BlockFeed>,
+}
+
+impl LocalSource {
+    /// True if there is a replica and its rows are a state of the directory: not one that still waits for its
+    /// first snapshot, or is in the middle of one.
+    fn is_readable(&self) -> bool {
+        self.shard.is_readable(GroupId::SYSTEM)
+    }
+}
+
+/// Follows the directory for as long as the node runs: from other nodes, first at `addresses`, until this one
+/// has a replica of its own that can be read and is not behind what was heard from them; then from that.
+pub async fn follow(cache: Arc<DirectoryCache>, local: LocalSource, addresses: Vec<String>) {
+    if !cache.directory.holds_all_vaults() {
+        tokio::select! {
+            () = follow_remote(cache.clone(), addresses) => {}
+            () = take_over(&cache, &local) => {}
+        }
+    }
+    follow_local(cache, local).await;
+}
+
+/// Waits until the local replica can be read, and takes all that it holds.
+async fn take_over(cache: &DirectoryCache, local: &LocalSource) {
     loop {
-        if let Err(error) = catch_up(&cache, &reader) {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        let tip = local.reader.tip(VaultRef::SYSTEM).map_or(0, |tip| tip.height);
+        if !local.is_readable() || tip == 0 || tip < cache.revision() {
+            continue;
+        }
+        match read_all(&local.reader, true) {
+            Ok((revision, entities)) => match cache.take_all_vaults(revision, &entities) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => warn!(%error, "the directory's replica makes no sense"),
+            },
+            Err(error) => debug!(%error, "the directory's replica cannot be read yet"),
+        }
+    }
+}
+
+/// Follows the local replica of `_system` for as long as the node runs.
+async fn follow_local(cache: Arc<DirectoryCache>, local: LocalSource) {
+    let mut tips = local.feed.subscribe(VaultRef::SYSTEM, 0);
+    loop {
+        // In the middle of a snapshot the rows are no state of the directory.
+        let caught_up = if local.is_readable() { catch_up(&cache, &local.reader) } else { Ok(()) };
+        if let Err(error) = caught_up {
             warn!(%error, "the directory's replica cannot be read; trying again");
             tokio::time::sleep(RETRY_PAUSE).await;
             continue;
         }
-        if tips.changed().await.is_err() {
-            tips = feed.subscribe(VaultRef::SYSTEM, cache.revision());
+        tokio::select! {
+            changed = tips.changed() => if changed.is_err() {
+                tips = local.feed.subscribe(VaultRef::SYSTEM, cache.revision());
+            },
+            // Blocks that came with a snapshot are announced by nobody.
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 }
@@ -172,14 +252,17 @@ fn catch_up(cache: &DirectoryCache, reader: &Reader) -> Result<(), DirectoryErro
             Err(error) => return Err(error.into()),
         };
         let have = cache.revision();
-        if tip == have {
+        if tip <= have {
             return Ok(());
         }
-        if have == 0 {
-            let (revision, entities) = read_all(reader, true)?;
-            cache.take_all(revision, &entities)?;
-        } else {
-            cache.take(have, have + 1, changes_of_block(reader, have + 1)?)?;
+        let next = if have == 0 { None } else { changes_of_block(reader, have + 1).ok() };
+        match next {
+            Some(changes) => cache.take(have, have + 1, changes)?,
+            // At the beginning, and after a snapshot that does not hold the blocks in between.
+            None => {
+                let (revision, entities) = read_all(reader, true)?;
+                cache.take_all(revision, &entities)?;
+            }
         }
     }
 }
@@ -228,13 +311,18 @@ fn changes_of_block(reader: &Reader, height: u64) -> Result<Vec<EntityChange>, D
 }
 
 /// Follows the directory from other nodes, for as long as this one has no replica of it.
-pub async fn follow_remote(cache: Arc<DirectoryCache>, first_addresses: Vec<String>) {
+async fn follow_remote(cache: Arc<DirectoryCache>, first_addresses: Vec<String>) {
     let mut turn = 0usize;
     loop {
+        let nodes = cache.directory.nodes();
         let mut addresses: Vec<String> =
-            cache.directory.nodes().iter().map(|node| node.address.clone()).collect();
+            nodes.iter().filter_map(|node| cache.address(node.id)).collect();
         addresses.extend(first_addresses.iter().cloned());
-        let address = &addresses[turn % addresses.len().max(1)];
+        assert!(
+            !addresses.is_empty(),
+            "a cluster has founders, whose addresses are never forgotten"
+        );
+        let address = &addresses[turn % addresses.len()];
         turn += 1;
         if let Err(error) = follow_one(&cache, address).await {
             debug!(address, %error, "the directory cannot be followed here");
@@ -264,7 +352,7 @@ async fn follow_one(
             let changes = std::mem::take(&mut gathered);
             if std::mem::take(&mut full) {
                 cache.take_all(delta.revision, &changes)?;
-            } else {
+            } else if delta.revision > cache.revision() {
                 cache.take(cache.revision(), delta.revision, changes)?;
             }
         }
@@ -275,59 +363,35 @@ async fn follow_one(
 /// Serves the directory's replica on this node to other nodes, and registers new ones.
 pub struct LocalDirectory {
     cache: Arc<DirectoryCache>,
-    reader: Reader,
-    shard: ShardHandle,
-    feed: Arc<BlockFeed>,
+    source: LocalSource,
+    peers: Arc<PeerState>,
+    /// One node is registered after the other: who is decided on must not change meanwhile.
+    joining: tokio::sync::Mutex<()>,
 }
 
 impl LocalDirectory {
-    /// The service over this node's own replica, if it has one.
+    /// The service over this node's own replica, if it has one. `peers` knows who is alive.
     pub fn new(
         cache: Arc<DirectoryCache>,
-        reader: Reader,
-        shard: ShardHandle,
-        feed: Arc<BlockFeed>,
+        source: LocalSource,
+        peers: Arc<PeerState>,
     ) -> LocalDirectory {
-        LocalDirectory { cache, reader, shard, feed }
-    }
-
-    fn leader_address(&self) -> Option<String> {
-        let (_, _, leader) = self.shard.leader(GroupId::SYSTEM)?;
-        self.cache.address(leader?)
+        LocalDirectory { cache, source, peers, joining: tokio::sync::Mutex::default() }
     }
 }
 
 #[tonic::async_trait]
 impl DirectoryService for LocalDirectory {
     async fn join(&self, joining: JoiningNode) -> Result<NodeId, JoinRefusal> {
-        let not_leader = || JoinRefusal::NotLeader { leader_address: self.leader_address() };
-        if self.shard.leader(GroupId::SYSTEM).is_none_or(|(role, ..)| role != Role::Leader) {
-            return Err(not_leader());
-        }
-        let JoiningNode { name, store: store_id, public_key, address, zone } = joining;
-        let register = RegisterNode { name, store_id, public_key, address, zone };
-        let command = SystemCommand::RegisterNode(register);
-        match propose_system(&self.shard, &command).await {
-            Ok(SystemResult::NodeRegistered { node, .. }) => Ok(node),
-            Ok(SystemResult::Refused(refusal)) => match refusal {
-                SystemRefusal::NotFounded => Err(JoinRefusal::Unavailable(refusal.to_string())),
-                SystemRefusal::NodeNameTaken { .. } => {
-                    Err(JoinRefusal::NameTaken(refusal.to_string()))
-                }
-                other => Err(JoinRefusal::Refused(other.to_string())),
-            },
-            Ok(other) => Err(JoinRefusal::Unavailable(format!("unexpected answer {other:?}"))),
-            Err(Refusal::NotLeader(_) | Refusal::NoReplica) => Err(not_leader()),
-            Err(refusal) => Err(JoinRefusal::Unavailable(format!("{refusal:?}"))),
-        }
+        self.register(joining).await
     }
 
     async fn follow(&self, from_revision: u64) -> Result<DirectoryStream, Failure> {
-        if self.shard.status(GroupId::SYSTEM).is_none() {
+        if !self.source.is_readable() {
             return Err(Failure::NotReady { what: "no replica of the directory here".to_owned() });
         }
         let (sender, receiver) = mpsc::channel(DELTAS_QUEUED_MAX);
-        let (reader, feed) = (self.reader.clone(), self.feed.clone());
+        let (reader, feed) = (self.source.reader.clone(), self.source.feed.clone());
         tokio::spawn(async move {
             if let Err(error) = send_deltas(&reader, &feed, from_revision, &sender).await {
                 warn!(%error, "the directory cannot be told to another node");
@@ -337,8 +401,12 @@ impl DirectoryService for LocalDirectory {
     }
 
     async fn lookup_vault(&self, vault: VaultRef) -> Result<LookupVaultResponse, Failure> {
+        if !self.source.is_readable() {
+            return Err(Failure::NotReady { what: "no replica of the directory here".to_owned() });
+        }
         let key = vault_key(vault);
         let entity = self
+            .source
             .reader
             .entity(VaultRef::SYSTEM, &key)
             .map_err(|error| Failure::NotReady { what: error.to_string() })?;
@@ -418,7 +486,11 @@ impl NodeBook {
 
 impl AddressBook for NodeBook {
     fn address(&self, node: NodeId) -> Option<String> {
-        self.cache.address(node).or_else(|| self.founders.address(node))
+        // What the genesis says counts only until the directory says something, such as that it is removed.
+        match self.cache.directory.node(node) {
+            Some(_) => self.cache.address(node),
+            None => self.founders.address(node),
+        }
     }
 
     fn membership(&self, node: NodeId) -> Membership {

@@ -4,6 +4,7 @@
 //! proof holds; that is below, in crates without I/O.
 
 pub mod bootstrap;
+pub mod bundle_link;
 pub mod commands;
 pub mod config;
 pub mod context;
@@ -16,3 +17,4 @@ pub mod node;
 pub mod peer;
 pub mod reconciler;
 pub mod signer;
+pub mod snapshots;

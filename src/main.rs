@@ -18,6 +18,9 @@ use ledger::config::{Config, ConfigError, RawConfig, SETTINGS};
 use ledger::{demo, node};
 
 fn main() -> ExitCode {
+    // Reads the points at which a test wants this process to stop.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let matches = command_line().get_matches();
     let outcome = match matches.subcommand() {
         Some(("demo", arguments)) => return demo::run(&demo::Options::from_matches(arguments)),

@@ -3,6 +3,9 @@
 //! Owns the registry and the table of metric names. Must never have a label per vault or namespace: only
 //! groups, methods and fixed words.
 
+mod replication;
+mod transport;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -12,6 +15,8 @@ use prometheus::proto::{
     MetricType,
 };
 use prometheus::{Encoder as _, Histogram, HistogramOpts, HistogramVec, Registry, TextEncoder};
+
+use crate::peer::PeerMetricsSnapshot;
 
 /// Upper bounds of the request durations in seconds. 50, 100 and 500 ms are what alerts compare with.
 const DURATION_BUCKETS_SECONDS: [f64; 17] = [
@@ -124,12 +129,23 @@ pub struct NodeSample {
     pub bytes_in_flight: (u64, u64),
     /// True if the node takes requests.
     pub ready: bool,
+    /// The transport's counters.
+    pub peers: PeerMetricsSnapshot,
+    /// Snapshots that are being brought here.
+    pub snapshot_fetches: u64,
+    /// Streams on which snapshots are sent.
+    pub snapshot_streams: u64,
+    /// The time in Unix nanoseconds, from which ages are told.
+    pub wall_ns: u64,
 }
 
 impl NodeSample {
     fn families(&self) -> Vec<MetricFamily> {
         let mut families = self.group_families();
         families.extend(self.shard_families());
+        families.extend(self.log_families());
+        families.extend(self.snapshot_families());
+        families.extend(self.transport_families());
         families.extend(self.node_families());
         families
     }
@@ -215,9 +231,8 @@ impl NodeSample {
                 shard.messages_dropped as f64,
             ),
         ];
-        let counters = counters.into_iter().map(|(name, help, value)| {
-            family(name, help, MetricType::COUNTER, vec![counter(value)])
-        });
+        let counters =
+            counters.into_iter().map(|(name, help, value)| single_counter(name, help, value));
         let backlog = single_gauge(
             "ledger_apply_backlog_bytes",
             "Bytes of committed entries that wait to be applied.",
@@ -317,6 +332,10 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
     family
 }
 
+fn single_counter(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, vec![counter(Vec::new(), value)])
+}
+
 fn single_gauge(name: &str, help: &str, value: f64) -> MetricFamily {
     family(name, help, MetricType::GAUGE, vec![gauge(Vec::new(), value)])
 }
@@ -329,10 +348,10 @@ fn gauge(labels: Vec<LabelPair>, value: f64) -> Metric {
     metric
 }
 
-fn counter(value: f64) -> Metric {
+fn counter(labels: Vec<LabelPair>, value: f64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value);
-    let mut metric = Metric::from_label(Vec::new());
+    let mut metric = Metric::from_label(labels);
     metric.set_counter(counter);
     metric
 }
@@ -345,93 +364,4 @@ fn label(name: &str, value: &str) -> LabelPair {
 }
 
 #[cfg(test)]
-mod tests {
-    use ledger_types::{GroupId, Incarnation, NodeId};
-
-    use super::*;
-
-    fn sample() -> NodeSample {
-        let status = |group: u64, role: Role| GroupStatus {
-            group: GroupId(group),
-            incarnation: Incarnation(group + 1),
-            role,
-            term: 7,
-            leader: Some(NodeId(1)),
-            commit: 120,
-            applied: 118,
-            last_index: 121,
-            replicas: Vec::new(),
-            voters: vec![1],
-            lag_max: 3,
-        };
-        let mut shard = MetricsSnapshot { blocks: 40, syncs: 9, ..MetricsSnapshot::default() };
-        shard.groups_per_sync[0] = 4;
-        shard.groups_per_sync[2] = 5;
-        NodeSample {
-            version: "1.2.3",
-            groups: vec![status(0, Role::Follower), status(4, Role::Leader)],
-            shard,
-            storage_bytes: 4096,
-            vaults_healthy: 16,
-            ready: true,
-            ..NodeSample::default()
-        }
-    }
-
-    #[test]
-    fn a_scrape_has_the_published_names_with_help() {
-        let metrics = RequestMetrics::new();
-        metrics.duration_of("/ledger.v1.WriteService/Write").observe(0.06);
-        metrics.duration_of("/made.up/Method").observe(0.001);
-        let text = metrics.render(&sample());
-        for line in [
-            "ledger_raft_term{group=\"4\"} 7",
-            "ledger_raft_commit_index{group=\"0\"} 120",
-            "ledger_raft_applied_index{group=\"4\"} 118",
-            "ledger_raft_is_leader{group=\"4\"} 1",
-            "ledger_raft_is_leader{group=\"0\"} 0",
-            "ledger_blocks_total 40",
-            "ledger_storage_bytes 4096",
-            "vault_health{state=\"healthy\"} 16",
-            "vault_health{state=\"diverged\"} 0",
-            "ledger_raft_syncs_total 9",
-            "ledger_raft_groups_per_sync_bucket{le=\"1\"} 4",
-            "ledger_raft_groups_per_sync_bucket{le=\"7\"} 9",
-            "ledger_raft_groups_per_sync_bucket{le=\"+Inf\"} 9",
-            "ledger_raft_groups_per_sync_count 9",
-            "ledger_build_info{version=\"1.2.3\"} 1",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
-        }
-        let write = "method=\"ledger.v1.WriteService/Write\"";
-        let bucket = |bound: &str, count: u32| {
-            format!("ledger_request_duration_seconds_bucket{{{write},le=\"{bound}\"}} {count}")
-        };
-        for expected in [bucket("0.05", 0), bucket("0.1", 1), bucket("0.5", 1)] {
-            assert!(text.lines().any(|found| found == expected), "{expected} is missing");
-        }
-        assert!(text.contains("method=\"other\",le=\"+Inf\"} 1"));
-    }
-
-    #[test]
-    fn every_family_has_help_and_a_type_once() {
-        let text = RequestMetrics::new().render(&sample());
-        let named = |mark: &str| -> Vec<String> {
-            let lines = text.lines().filter_map(|line| line.strip_prefix(mark));
-            lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
-        };
-        let (helps, types) = (named("# HELP "), named("# TYPE "));
-        assert_eq!(helps, types);
-        let mut unique = helps.clone();
-        unique.dedup();
-        assert_eq!(unique, helps);
-        assert!(!text.contains("namespace=") && !text.contains("vault="));
-    }
-
-    #[test]
-    fn a_node_without_groups_still_renders() {
-        let text = RequestMetrics::new().render(&NodeSample::default());
-        assert!(text.contains("ledger_ready 0"));
-        assert!(!text.contains("ledger_raft_term"));
-    }
-}
+mod tests;

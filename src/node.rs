@@ -13,10 +13,10 @@ use ledger_router::LeaderHints;
 use ledger_shard::boot::{self, BootError};
 use ledger_shard::{
     ApplyConfig, BootRecord, CoreConfig, Driver, DriverConfig, DriverError, DriverParts,
-    FIRST_OWNER_EPOCH, OpenError, Replica, Store, StoreConfig, SystemClock, abort_process,
-    genesis_rows,
+    FIRST_OWNER_EPOCH, OpenError, Replica, ShardHandle, Store, StoreConfig, SystemClock,
+    abort_process, genesis_rows,
 };
-use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
+use ledger_types::{ClusterId, GroupId, Incarnation, NodeId, VaultRef};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,12 +28,13 @@ use crate::bootstrap::{
 };
 use crate::config::Config;
 use crate::context::{BlockFeed, ChannelPool, NodeContext};
-use crate::directory::{DirectoryCache, LocalDirectory, NodeBook, follow_local, follow_remote};
+use crate::directory::{DirectoryCache, LocalDirectory, LocalSource, NodeBook, follow};
 use crate::edge::{self, NodeSlot, Stage};
 use crate::metrics::RequestMetrics;
 use crate::peer::{
     AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
 };
+use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
 use crate::{http, reconciler};
 
 /// Time that moving leaders away may take before a stop goes on.
@@ -42,6 +43,8 @@ const HAND_OVER_TIME: Duration = Duration::from_secs(2);
 const DRAIN_TIME: Duration = Duration::from_secs(6);
 /// Pause between looks at group statuses, for leader hints.
 const STATUS_EVERY: Duration = Duration::from_millis(50);
+/// Looks between two renewals of everything that a status tells beside the leader.
+const LOOKS_PER_REFRESH: u64 = 10;
 
 /// Why a node does not start, or stops with an error.
 #[derive(Debug, Error)]
@@ -171,6 +174,8 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     slot.enter(Stage::Stopping);
     stop.send_replace(true);
     peers.close();
+    running.context.snapshots.close();
+    running.context.fetcher.close();
     // A client that holds a stream open does not hold up the stop.
     let _ = tokio::time::timeout(DRAIN_TIME, server).await;
     http.abort();
@@ -218,18 +223,23 @@ fn start(
             "a group on disk belongs to no replica of this node; it is left alone"
         );
     }
-    let has_directory = boot.records.iter().any(|record| record.group == GroupId::SYSTEM);
+    // An added replica that still waits for its first snapshot shows nothing yet.
+    let is_readable = |record: &BootRecord| record.group == GroupId::SYSTEM && record.applied > 0;
+    let has_directory = boot.records.iter().any(is_readable);
     let directory = Arc::new(DirectoryCache::new(has_directory));
     let founders = FounderBook::new(&established.genesis);
     let book: Arc<dyn AddressBook> = Arc::new(NodeBook::new(directory.clone(), founders));
     let transport = Transport::new(peers, book.clone(), TransportLimits::default());
     let feed = Arc::new(BlockFeed::default());
+    let fetcher = Fetcher::new(Asking::from(&identity), book.clone(), FetchLimits::default());
     let parts = DriverParts {
         store: store.clone(),
         node: identity.node,
         records: boot.records,
+        sleeping: boot.sleeping,
         outbox: transport.clone(),
         blocks: feed.clone(),
+        fetcher: fetcher.clone(),
         clock: Arc::new(SystemClock),
         fatal: abort_process(),
     };
@@ -237,34 +247,37 @@ fn start(
     let (shard, reader) = (driver.handle(), driver.reader());
     let sink: Arc<dyn FrameSink> = Arc::new(shard.clone());
     transport.attach(sink.clone());
-    let service =
-        LocalDirectory::new(directory.clone(), reader.clone(), shard.clone(), feed.clone());
+    fetcher.attach(shard.snapshots(), Arc::new(shard.clone()));
+    let snapshots = snapshot_server(config, identity.cluster, &shard, book.clone());
+    let source = LocalSource { shard: shard.clone(), reader: reader.clone(), feed: feed.clone() };
+    let service = LocalDirectory::new(directory.clone(), source.clone(), peers.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
     let context = Arc::new(NodeContext {
         config: config.clone(),
         identity,
         shard,
-        reader: reader.clone(),
+        reader,
         directory: directory.clone(),
         leaders: Arc::new(LeaderHints::new()),
         node_key,
-        blocks: feed.clone(),
+        blocks: feed,
         channels: Arc::new(ChannelPool::default()),
         draining: AtomicBool::new(false),
         started: Instant::now(),
         metrics,
+        peer_metrics: peers.metrics().clone(),
+        snapshots,
+        fetcher,
     });
     let genesis = established.genesis.clone();
-    let addresses = genesis.founders().iter().map(|founder| founder.address.clone()).collect();
-    let follower = if has_directory {
-        tokio::spawn(follow_local(directory, reader, feed))
-    } else {
-        tokio::spawn(follow_remote(directory, addresses))
-    };
+    let mut addresses: Vec<String> =
+        genesis.founders().iter().map(|founder| founder.address.clone()).collect();
+    addresses.extend(peers.remembered_addresses()?.into_iter().map(|(_, address)| address));
+    let follower = tokio::spawn(follow(directory, source, addresses));
     let tasks = vec![
         follower,
         tokio::spawn(learn_leaders(context.clone())),
-        tokio::spawn(reconciler::run(context.clone(), store.clone(), genesis)),
+        tokio::spawn(reconciler::run(context.clone(), store.clone(), peers.clone(), genesis)),
     ];
     Ok(Running { context, driver, transport, tasks })
 }
@@ -286,21 +299,44 @@ fn found(store: &Store, genesis: &GenesisPromise, node: NodeId) -> Result<(), Bo
     }
 }
 
+/// Hands out what the shard cuts.
+fn snapshot_server(
+    config: &Config,
+    cluster: ClusterId,
+    shard: &ShardHandle,
+    book: Arc<dyn AddressBook>,
+) -> Arc<SnapshotServer> {
+    let limits = ServeLimits::at_rate(config.snapshot_bytes_per_second);
+    SnapshotServer::new(cluster, shard.snapshots(), book, Arc::new(shard.clone()), limits)
+}
+
 fn driver_config(config: &Config) -> DriverConfig {
     DriverConfig {
-        core: CoreConfig { tick_ms: config.tick_ms, ..CoreConfig::default() },
+        core: CoreConfig {
+            tick_ms: config.tick_ms,
+            log_entries_max: config.raft_log_entries_max,
+            log_bytes_max: config.raft_log_bytes_max,
+            ..CoreConfig::default()
+        },
         apply: ApplyConfig { tree_cache_bytes: config.tree_cache_bytes, ..ApplyConfig::default() },
         mode: config.driver_mode,
         ..DriverConfig::default()
     }
 }
 
-/// Keeps leader hints current from this node's own replicas.
+/// Keeps leader hints current from this node's own replicas, and wakes watchers after a snapshot.
 async fn learn_leaders(context: Arc<NodeContext>) {
-    loop {
-        context.shard.refresh();
-        for status in context.shard.statuses() {
-            context.leaders.learn(status.group, status.term, status.leader);
+    let mut installed = 0;
+    for look in 0_u64.. {
+        if look.is_multiple_of(LOOKS_PER_REFRESH) {
+            context.shard.refresh();
+        }
+        for (group, term, leader) in context.shard.leaders() {
+            context.leaders.learn(group, term, leader);
+        }
+        let now_installed = context.shard.metrics().snapshots_installed;
+        if std::mem::replace(&mut installed, now_installed) < now_installed {
+            context.blocks.refresh(|vault| Some(context.reader.tip(vault).ok()?.height));
         }
         tokio::time::sleep(STATUS_EVERY).await;
     }
@@ -320,7 +356,9 @@ async fn hand_over(context: &NodeContext) {
             return;
         }
         for status in led {
-            let others = status.replicas.iter().filter(|one| one.incarnation != status.incarnation);
+            let others = status.replicas.iter().filter(|one| {
+                one.incarnation != status.incarnation && status.voters.contains(&one.incarnation.0)
+            });
             // A different successor is tried each time, as one may be down.
             let next = others.cycle().nth(attempt);
             if let Some(next) = next {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use ledger_shard::boot::create_group;
 use ledger_shard::{
-    BlockListener, Clock, Driver, DriverConfig, DriverMode, DriverParts, Outbox, ProposeOutcome,
-    ShardHandle, Store, StoreConfig, SystemClock, abort_process,
+    BlockListener, Clock, Driver, DriverConfig, DriverMode, DriverParts, NoSnapshots, Outbox,
+    ProposeOutcome, ShardHandle, Store, StoreConfig, SystemClock, abort_process,
 };
 use ledger_shard_core::apply::{Applier, ApplyConfig, ApplyOutput, CommandResult, NewBlock};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
@@ -97,7 +97,9 @@ impl Cluster {
                 store: Arc::new(store),
                 node: NodeId(id),
                 records,
+                sleeping: Vec::new(),
                 outbox: wires.clone(),
+                fetcher: Arc::new(NoSnapshots::default()),
                 blocks: Arc::new(Nobody),
                 clock: Arc::new(SystemClock) as Arc<dyn Clock>,
                 fatal: abort_process(),
@@ -295,7 +297,7 @@ fn collect_rows(batches: u64, per_batch: u64) -> Vec<Vec<RowWrite>> {
         let data = builder.finish();
         let entry = LogEntry { index, term: 6, kind: EntryKind::Normal, data };
         let mut output = ApplyOutput::default();
-        let committed = [Committed { group, entries: vec![entry] }];
+        let committed = [Committed { group, entries: vec![entry], members: Vec::new() }];
         applier.apply(&committed, &rows, &mut output).expect("applies");
         rows.write(output.rows.iter().cloned());
         applier.written();

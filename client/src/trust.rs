@@ -23,6 +23,8 @@ use crate::verification::VerificationError;
 pub const PINNED_BUNDLE_FILE: &str = "trust.bundle";
 /// Largest bundle file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Answers with links that are followed at a time; each has some dozens.
+const ANSWERS_MAX: usize = 64;
 
 /// The bundle, as far as there is one.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct TrustStore {
     bundle: Mutex<Option<Arc<TrustBundle>>>,
     /// Where a bundle believed on first use is pinned; `None` if the client does not do that.
     first_use: Option<PathBuf>,
+    /// Where what the bundle vouches for takes its place; `None` if an operator keeps the file, or none is kept.
+    pinned: Option<PathBuf>,
     /// Set once the cluster has been asked, in this client's life, whether it shows what is pinned.
     compared: OnceCell<()>,
 }
@@ -39,25 +43,42 @@ impl TrustStore {
     /// that is no bundle.
     pub(crate) fn open(config: &ClientConfig) -> Result<TrustStore, ClientError> {
         let pinned = config.state_dir.as_ref().map(|directory| directory.join(PINNED_BUNDLE_FILE));
-        let (bundle, first_use) = match &config.trust {
+        let (bundle, first_use, pinned) = match &config.trust {
             TrustSource::File(path) => {
                 let missing = || ClientError::State {
                     path: path.clone(),
                     source: std::io::ErrorKind::NotFound.into(),
                 };
-                (Some(read_bundle(path)?.ok_or_else(missing)?), None)
+                (Some(read_bundle(path)?.ok_or_else(missing)?), None, None)
             }
-            TrustSource::Pinned => match &pinned {
-                Some(path) => (read_bundle(path)?, None),
-                None => (None, None),
+            TrustSource::Pinned => match pinned {
+                Some(path) => (read_bundle(&path)?, None, Some(path)),
+                None => (None, None, None),
             },
             TrustSource::FirstUse => {
                 let path = pinned.ok_or(ClientError::NoTrust)?;
-                (read_bundle(&path)?, Some(path))
+                (read_bundle(&path)?, Some(path.clone()), Some(path))
             }
         };
         let bundle = Mutex::new(bundle.map(Arc::new));
-        Ok(TrustStore { bundle, first_use, compared: OnceCell::new() })
+        Ok(TrustStore { bundle, first_use, pinned, compared: OnceCell::new() })
+    }
+
+    /// The bundle in use, if it came after the one with this number.
+    fn newer_than(&self, sequence: u64) -> Option<Arc<TrustBundle>> {
+        self.bundle.lock().clone().filter(|bundle| bundle.sequence > sequence)
+    }
+
+    /// Puts a bundle in the place of an older one that vouches for it, and returns the newest.
+    fn advance(&self, bundle: TrustBundle) -> Result<Arc<TrustBundle>, ClientError> {
+        let mut current = self.bundle.lock();
+        if let Some(current) = current.as_ref().filter(|one| one.sequence >= bundle.sequence) {
+            return Ok(current.clone());
+        }
+        if let Some(path) = &self.pinned {
+            write_atomically(path, &bundle.encode())?;
+        }
+        Ok(current.insert(Arc::new(bundle)).clone())
     }
 }
 
@@ -72,6 +93,35 @@ impl Client {
         }
         let bundle = store.bundle.lock().clone();
         bundle.ok_or(ClientError::NoTrust)
+    }
+
+    /// Follows the links from a bundle to the newest one: voters of the directory change when a node's disk
+    /// was replaced, and each bundle is proved under the one before. `None` if nothing came after it.
+    pub(crate) async fn follow_bundle(
+        &self,
+        bundle: &TrustBundle,
+    ) -> Result<Option<Arc<TrustBundle>>, ClientError> {
+        let store = &self.inner.trust;
+        if let Some(newer) = store.newer_than(bundle.sequence) {
+            return Ok(Some(newer));
+        }
+        let mut newest = bundle.clone();
+        for _ in 0..ANSWERS_MAX {
+            let from_sequence = newest.sequence;
+            let request = v1::GetTrustBundleRequest { from_sequence, ..Default::default() };
+            let kind = CallKind::reads(Route::Directory);
+            let answer = self.call(method::GET_TRUST_BUNDLE, kind, &request).await?;
+            if answer.bundles.is_empty() {
+                break;
+            }
+            for link in &answer.bundles {
+                newest = followed(&newest, link)?;
+            }
+        }
+        if newest.sequence == bundle.sequence {
+            return Ok(None);
+        }
+        store.advance(newest).map(Some)
     }
 
     async fn pin_or_compare(&self, path: &Path) -> Result<(), ClientError> {
@@ -100,12 +150,18 @@ fn bundle_chain(shown: &[Vec<u8>]) -> Result<Vec<TrustBundle>, ClientError> {
     let (first, links) = shown.split_first().ok_or(ClientError::Malformed("bundles"))?;
     let mut chain = vec![TrustBundle::decode(first).map_err(malformed)?];
     for link in links {
-        let link = VerifiedRead::decode(link).map_err(malformed)?;
         let before = chain.last().expect("it begins with one");
-        let next = follow_link(before, &link, Lowering::Refused);
-        chain.push(next.map_err(VerificationError::Refused)?);
+        chain.push(followed(before, link)?);
     }
     Ok(chain)
+}
+
+/// The next bundle, if the link proves that this one vouches for it.
+fn followed(bundle: &TrustBundle, link: &[u8]) -> Result<TrustBundle, ClientError> {
+    let malformed = |error| VerificationError::Malformed { what: "trust bundle", error };
+    let link = VerifiedRead::decode(link).map_err(malformed)?;
+    let next = follow_link(bundle, &link, Lowering::Refused);
+    Ok(next.map_err(VerificationError::Refused)?)
 }
 
 /// Checks that the chain goes through the pinned bundle.

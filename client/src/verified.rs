@@ -124,18 +124,36 @@ impl Client {
         options: VerifiedOptions,
     ) -> Result<VerifiedGet, ClientError> {
         let bundle = self.trust_bundle().await?;
+        match self.verified_under(&bundle, vault, keys, options).await {
+            // The directory's own voters may have changed since the bundle was made.
+            Err(error) if is_about_voters(&error) => match self.follow_bundle(&bundle).await? {
+                Some(newer) => self.verified_under(&newer, vault, keys, options).await,
+                None => Err(error),
+            },
+            answered => answered,
+        }
+    }
+
+    /// The same in the trust of one bundle.
+    async fn verified_under(
+        &self,
+        bundle: &TrustBundle,
+        vault: VaultRef,
+        keys: &[StateKey],
+        options: VerifiedOptions,
+    ) -> Result<VerifiedGet, ClientError> {
         let cached = self.cached_trust(vault)?;
         let was_cached = cached.is_some();
         let voters = match cached {
             Some(voters) => voters,
-            None => self.learn_trust(vault, &bundle).await?,
+            None => self.learn_trust(vault, bundle).await?,
         };
-        let wanted = Wanted { bundle: &bundle, trust: &voters, keys, options };
+        let wanted = Wanted { bundle, trust: &voters, keys, options };
         match self.checked_read(wanted).await {
             Ok(checked) => Ok(answer(checked, voters)),
             // Voters may have changed since they were learnt; they are fetched once more.
             Err(error) if was_cached && is_about_voters(&error) => {
-                let voters = self.learn_trust(vault, &bundle).await?;
+                let voters = self.learn_trust(vault, bundle).await?;
                 let wanted = Wanted { trust: &voters, ..wanted };
                 let checked = self.checked_read(wanted).await?;
                 Ok(answer(checked, voters))

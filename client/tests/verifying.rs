@@ -11,10 +11,13 @@ use ledger_client::{
     VerifiedOptions, read_bundle, write_bundle,
 };
 use ledger_proof::system_entity::bundle_key;
-use ledger_proof::{KnownCheckpoint, TimeRule, VerifiedRead, VerifiedValue, VerifyError};
+use ledger_proof::trust::BundleVoter;
+use ledger_proof::{
+    KnownCheckpoint, TimeRule, TrustBundle, VerifiedRead, VerifiedValue, VerifyError,
+};
 use ledger_proto::v1;
-use ledger_types::{StateKey, VaultRef};
-use support::chain::{Cluster, Log, bundle};
+use ledger_types::{NodeId, StateKey, VaultRef};
+use support::chain::{Cluster, Log, bundle, node_key_of};
 use support::{VAULT, config, start};
 
 fn keys() -> Vec<StateKey> {
@@ -248,6 +251,48 @@ async fn a_bundle_that_the_pinned_one_vouches_for_takes_its_place() {
     assert_eq!(*reader.trust_bundle().await.unwrap(), second);
     let pinned = read_bundle(&state.path().join(PINNED_BUNDLE_FILE)).unwrap();
     assert_eq!(pinned, Some(second));
+}
+
+#[tokio::test]
+async fn a_pinned_bundle_is_followed_once_other_nodes_vote_for_the_directory() {
+    let state = tempfile::tempdir().unwrap();
+    let (node, address) = start().await;
+    let cluster = Cluster::new();
+    cluster.serve(&node);
+    let pinned = state.path().join(PINNED_BUNDLE_FILE);
+    write_bundle(&pinned, &bundle()).unwrap();
+    let mut settings = config(&[&address]);
+    settings.state_dir = Some(state.path().to_owned());
+    let reader = Client::connect(settings).await.unwrap();
+    let key = [StateKey::entity(&bundle_key(2))];
+    let read = || reader.verified_get(VaultRef::SYSTEM, &key, VerifiedOptions::default());
+    let links = |links: Vec<Vec<u8>>| {
+        node.bundles.answer(move |_, request| {
+            let bundles = if request.from_sequence == 1 { links.clone() } else { Vec::new() };
+            Ok(v1::GetTrustBundleResponse { bundles, voter_sets: Vec::new() })
+        });
+    };
+    links(Vec::new());
+    read().await.unwrap();
+    let (name, public_key) = ("n2".to_owned(), node_key_of(2).public_key());
+    let voters = vec![BundleVoter { node: NodeId(2), name, public_key }];
+    let second = TrustBundle { sequence: 2, voters, ..bundle() };
+    cluster.system.lock().commit(&[(key[0].clone(), second.encode())]);
+    let link = cluster.system.lock().read(&key, None).encode();
+    cluster.system.lock().signed_by = 2;
+
+    // A bundle that is not proved under the pinned one changes nothing, nor does none at all.
+    let forged = cluster.system.lock().read(&key, None).encode();
+    for shown in [vec![], vec![forged], vec![second.encode()]] {
+        links(shown);
+        assert!(read().await.unwrap_err().is_verification_refusal());
+        assert_eq!(read_bundle(&pinned).unwrap(), Some(bundle()));
+    }
+    links(vec![link]);
+    let answer = read().await.unwrap();
+    assert!(matches!(answer.values(), [VerifiedValue::Present { .. }]), "{:?}", answer.values());
+    assert_eq!(*reader.trust_bundle().await.unwrap(), second);
+    assert_eq!(read_bundle(&pinned).unwrap(), Some(second));
 }
 
 #[tokio::test]

@@ -18,6 +18,11 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 pub const REPLICAS_MAX: usize = 64;
 /// Bytes of one listed replica.
 const REPLICA_LEN: usize = 18;
+/// Bits of a replica's byte of sets.
+const IN_OLD_SET: u8 = 1;
+const IN_NEW_SET: u8 = 2;
+const IS_ADDED: u8 = 4;
+const SETS_MAX: u8 = IN_OLD_SET | IN_NEW_SET | IS_ADDED;
 
 /// Key of the cluster's entity.
 pub const CLUSTER_KEY: &str = "cluster";
@@ -45,6 +50,17 @@ pub fn vault_prefix(namespace: NamespaceId) -> String {
 /// Key of a trust bundle; the value is the bundle's own canonical form.
 pub fn bundle_key(sequence: u64) -> String {
     format!("bundle/{sequence}")
+}
+
+/// Key of the proof that a trust bundle was vouched for by the voters of the one before; the value is a
+/// verified read's own canonical form.
+pub fn bundle_link_key(sequence: u64) -> String {
+    format!("bundle-link/{sequence}")
+}
+
+/// Key of the record of a replica that was taken out of its shard.
+pub fn tombstone_key(shard: GroupId, incarnation: Incarnation) -> String {
+    format!("tombstone/{shard}/{incarnation}")
 }
 
 /// Key of a namespace.
@@ -262,6 +278,20 @@ pub struct ShardReplica {
     pub in_old_set: bool,
     /// It votes in the current set, or in the one being entered.
     pub in_new_set: bool,
+    /// It came after the shard's beginning: it starts with nothing and needs a snapshot. Without effect on
+    /// whose signatures count.
+    pub is_added: bool,
+}
+
+impl ShardReplica {
+    fn sets(&self) -> u8 {
+        let bits = [
+            (self.in_old_set, IN_OLD_SET),
+            (self.in_new_set, IN_NEW_SET),
+            (self.is_added, IS_ADDED),
+        ];
+        bits.into_iter().filter(|(holds, _)| *holds).map(|(_, bit)| bit).sum()
+    }
 }
 
 /// A shard: the replicas of one Raft group.
@@ -281,8 +311,26 @@ impl ShardEntity {
         self.replicas.iter().any(|replica| replica.in_old_set)
     }
 
+    /// The replica on a node, if there is one.
+    pub fn replica_on(&self, node: NodeId) -> Option<&ShardReplica> {
+        self.replicas.iter().find(|replica| replica.node == node)
+    }
+
+    /// The replica that a change of members takes out.
+    pub fn leaving(&self) -> Option<&ShardReplica> {
+        self.replicas.iter().find(|replica| replica.in_old_set && !replica.in_new_set)
+    }
+
+    /// The replica that a change of members brings in and that does not vote yet.
+    pub fn incoming(&self) -> Option<&ShardReplica> {
+        self.replicas.iter().find(|replica| {
+            replica.role == ReplicaRole::Learner && replica.in_new_set && !replica.in_old_set
+        })
+    }
+
     /// The nodes of each voter set that counts: the new (or only) one, then the old one during a
-    /// change.
+    /// change. The new one counts from before the group's own configuration changes, so a replica that is
+    /// still to be promoted is in it.
     pub fn voter_sets(&self) -> Vec<Vec<NodeId>> {
         let nodes = |is_in: fn(&&ShardReplica) -> bool| -> Vec<NodeId> {
             self.replicas.iter().filter(is_in).map(|replica| replica.node).collect()
@@ -307,7 +355,7 @@ impl SystemEntity for ShardEntity {
             writer.u64(replica.node.0);
             writer.u64(replica.incarnation.0);
             writer.u8(replica.role as u8);
-            writer.u8(u8::from(replica.in_old_set) | u8::from(replica.in_new_set) << 1);
+            writer.u8(replica.sets());
         }
     }
 
@@ -326,13 +374,56 @@ impl SystemEntity for ShardEntity {
             }
             let role = ReplicaRole::read(reader)?;
             let sets = reader.u8("replica sets")?;
-            if sets > 3 {
+            if sets > SETS_MAX {
                 return Err(unknown("replica sets", sets));
             }
-            let (in_old_set, in_new_set) = (sets & 1 != 0, sets & 2 != 0);
-            replicas.push(ShardReplica { node, incarnation, role, in_old_set, in_new_set });
+            replicas.push(ShardReplica {
+                node,
+                incarnation,
+                role,
+                in_old_set: sets & IN_OLD_SET != 0,
+                in_new_set: sets & IN_NEW_SET != 0,
+                is_added: sets & IS_ADDED != 0,
+            });
         }
         Ok(ShardEntity { id, epoch, replicas })
+    }
+}
+
+/// A replica that was taken out of its shard. Its incarnation is never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TombstoneEntity {
+    /// The shard.
+    pub shard: GroupId,
+    /// The replica's Raft id.
+    pub incarnation: Incarnation,
+    /// The node it was on.
+    pub node: NodeId,
+    /// That node's store.
+    pub store_id: StoreId,
+    /// When it was taken out, Unix nanoseconds.
+    pub removed_at_ns: u64,
+}
+
+impl SystemEntity for TombstoneEntity {
+    const KIND: &'static str = "tombstone entity";
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.u64(self.shard.0);
+        writer.u64(self.incarnation.0);
+        writer.u64(self.node.0);
+        writer.raw(&self.store_id.0);
+        writer.u64(self.removed_at_ns);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<TombstoneEntity, DecodeError> {
+        Ok(TombstoneEntity {
+            shard: GroupId(reader.u64("shard")?),
+            incarnation: Incarnation(reader.u64("replica incarnation")?),
+            node: NodeId(reader.u64("replica node")?),
+            store_id: StoreId(reader.array("store id")?),
+            removed_at_ns: reader.u64("removed_at_ns")?,
+        })
     }
 }
 
@@ -478,93 +569,4 @@ fn unknown(field: &'static str, value: u8) -> DecodeError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Debug;
-
-    use super::*;
-
-    fn round_trips<E: SystemEntity + PartialEq + Debug>(entity: &E) {
-        let bytes = entity.encode();
-        assert_eq!(E::decode(&bytes).as_ref(), Ok(entity));
-        for len in 0..bytes.len() {
-            assert!(E::decode(&bytes[..len]).is_err(), "{} cut at {len}", E::KIND);
-        }
-        assert!(E::decode(&[&bytes[..], &[0]].concat()).is_err());
-        for (offset, mask) in (0..bytes.len()).flat_map(|at| [1, 0x80].map(|mask| (at, mask))) {
-            let mut mutated = bytes.clone();
-            mutated[offset] ^= mask;
-            if let Ok(other) = E::decode(&mutated) {
-                assert_ne!(&other, entity, "{} byte {offset}", E::KIND);
-                assert_eq!(other.encode(), mutated);
-            }
-        }
-    }
-
-    fn replica(number: u64, in_old_set: bool, in_new_set: bool) -> ShardReplica {
-        let (node, incarnation) = (NodeId(number), Incarnation(number * 10));
-        ShardReplica { node, incarnation, role: ReplicaRole::Voter, in_old_set, in_new_set }
-    }
-
-    #[test]
-    fn values_are_canonical() {
-        round_trips(&ClusterEntity {
-            id: ClusterId([1; 16]),
-            domain: "a.ledger".into(),
-            feature_level: 1,
-        });
-        round_trips(&NodeEntity {
-            id: NodeId(1),
-            name: "node-1".into(),
-            store_id: StoreId([2; 16]),
-            address: "127.0.0.1:7400".into(),
-            public_key: [3; 32],
-            state: NodeState::Active,
-            zone: "z".into(),
-        });
-        let replicas =
-            vec![replica(1, true, true), replica(2, true, false), replica(3, false, true)];
-        round_trips(&ShardEntity { id: GroupId(4), epoch: 5, replicas });
-        round_trips(&VaultEntity {
-            vault: VaultRef::new(1, 2),
-            shard: GroupId(1),
-            owner_epoch: OwnerEpoch(3),
-            log_epoch: 0,
-            state: VaultState::Active,
-            created_at_ns: 9,
-            retention: RetentionMode::KeepBlocks,
-            retention_blocks: 100,
-        });
-        round_trips(&NamespaceEntity {
-            id: NamespaceId(1),
-            name: "acme".into(),
-            state: NamespaceState::Active,
-            created_at_ns: 9,
-            config_version: 1,
-        });
-        round_trips(&NamespaceNameEntity { id: NamespaceId(1) });
-        round_trips(&SequenceEntity { next: 7 });
-    }
-
-    #[test]
-    fn voter_sets_are_both_while_members_change() {
-        let settled = vec![replica(1, false, true), replica(2, false, true)];
-        let settled = ShardEntity { id: GroupId(1), epoch: 1, replicas: settled };
-        assert_eq!(settled.voter_sets(), [[NodeId(1), NodeId(2)]]);
-        let changing =
-            vec![replica(1, true, true), replica(2, true, false), replica(3, false, true)];
-        let changing = ShardEntity { id: GroupId(1), epoch: 2, replicas: changing };
-        let sets = [[NodeId(1), NodeId(3)], [NodeId(1), NodeId(2)]];
-        assert_eq!(changing.voter_sets(), sets);
-    }
-
-    #[test]
-    fn keys_are_the_documented_text() {
-        assert_eq!(node_key(NodeId(7)), "node/7");
-        assert_eq!(shard_key(GroupId(0)), "shard/0");
-        assert_eq!(vault_key(VaultRef::new(1, 2)), "vault/1/2");
-        assert_eq!(bundle_key(3), "bundle/3");
-        assert_eq!(namespace_key(NamespaceId(4)), "namespace/4");
-        assert_eq!(namespace_name_key("acme"), "namespace-name/acme");
-        assert_eq!(sequence_key("node"), "sequence/node");
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use ledger_proof::rfc9162::{verify_consistency, verify_inclusion};
 use ledger_proof::system_entity::{
     ClusterEntity, NamespaceEntity, NamespaceNameEntity, NamespaceState, NodeEntity, NodeState,
     ReplicaRole, RetentionMode, SequenceEntity, ShardEntity, ShardReplica, SystemEntity,
-    VaultEntity, VaultState,
+    TombstoneEntity, VaultEntity, VaultState,
 };
 use ledger_proof::tree::bits;
 use ledger_proof::{
@@ -724,8 +724,18 @@ fn entities() -> Vec<(&'static str, Vec<u8>)> {
         role: if number == 3 { ReplicaRole::Learner } else { ReplicaRole::Voter },
         in_old_set,
         in_new_set,
+        is_added: false,
     };
     let replicas = vec![replica(1, true, true), replica(2, true, false), replica(3, false, true)];
+    let added = ShardReplica { is_added: true, ..replica(3, false, true) };
+    let added = vec![replica(1, true, true), replica(2, true, false), added];
+    let tombstone = TombstoneEntity {
+        shard: GroupId(3),
+        incarnation: Incarnation(102),
+        node: NodeId(2),
+        store_id: StoreId([2; 16]),
+        removed_at_ns: 1_900_000_000_000_000_000,
+    };
     let cluster =
         ClusterEntity { id: ClusterId([1; 16]), domain: "test.ledger".into(), feature_level: 1 };
     let node = NodeEntity {
@@ -762,6 +772,8 @@ fn entities() -> Vec<(&'static str, Vec<u8>)> {
         ("namespace/7", namespace.encode()),
         ("namespace-name/acme", NamespaceNameEntity { id: NamespaceId(7) }.encode()),
         ("sequence/node", SequenceEntity { next: 8 }.encode()),
+        ("shard/5", ShardEntity { id: GroupId(5), epoch: 2, replicas: added }.encode()),
+        ("tombstone/3/102", tombstone.encode()),
     ]
 }
 
@@ -791,6 +803,7 @@ fn system_entity() {
             "namespace" => judge::<NamespaceEntity>(&bytes),
             "namespace-name" => judge::<NamespaceNameEntity>(&bytes),
             "sequence" => judge::<SequenceEntity>(&bytes),
+            "tombstone" => judge::<TombstoneEntity>(&bytes),
             other => panic!("no entity begins with {other}"),
         }
     });

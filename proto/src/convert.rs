@@ -14,6 +14,7 @@ pub mod limits;
 pub mod operations;
 pub mod peers;
 pub mod reads;
+pub mod snapshots;
 pub mod times;
 pub mod writes;
 

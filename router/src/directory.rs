@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ledger_proof::DecodeError;
 use ledger_proof::system_entity::{
-    ClusterEntity, NamespaceEntity, NodeEntity, ShardEntity, VaultEntity,
+    ClusterEntity, NamespaceEntity, NodeEntity, NodeState, ShardEntity, VaultEntity,
 };
 use ledger_types::{GroupId, NamespaceId, NodeId, OwnerEpoch, StoreId, VaultRef};
 use parking_lot::{Mutex, RwLock};
@@ -99,6 +99,30 @@ impl Directory {
         Ok(true)
     }
 
+    /// Like [`Directory::replace`], with the entities of every vault among the others: from then on the
+    /// directory holds all vaults. For a node that has got a replica of the directory.
+    pub fn replace_with_all_vaults(
+        &self,
+        revision: u64,
+        entities: &[EntityChange],
+    ) -> Result<bool, DirectoryError> {
+        let changes = typed(entities)?;
+        let mut tables = self.tables.write();
+        if revision < tables.revision {
+            return Ok(false);
+        }
+        *tables = Tables::default();
+        let mut vaults = self.vaults.lock();
+        *vaults = VaultTable::new(VaultScope::All);
+        tables.take(revision, changes, &mut vaults);
+        Ok(true)
+    }
+
+    /// True if every vault is held, not only those asked for lately.
+    pub fn holds_all_vaults(&self) -> bool {
+        matches!(&*self.vaults.lock(), VaultTable::All(_))
+    }
+
     /// Takes in changes. False, and no change, if the directory is at their revision or beyond. Errors
     /// change nothing; after a gap the whole content must be fetched, or the missing changes.
     pub fn apply_delta(&self, delta: &Delta) -> Result<bool, DirectoryError> {
@@ -130,9 +154,12 @@ impl Directory {
         self.tables.read().nodes.get(&id).cloned()
     }
 
-    /// A node by its name.
+    /// The node that has this name now; removed ones, whose disks were wiped, do not.
     pub fn node_named(&self, name: &str) -> Option<Arc<NodeEntity>> {
-        self.tables.read().nodes.values().find(|node| node.name == name).cloned()
+        let tables = self.tables.read();
+        let has_name =
+            |node: &&Arc<NodeEntity>| node.name == name && node.state != NodeState::Removed;
+        tables.nodes.values().find(has_name).cloned()
     }
 
     /// A node by its store.

@@ -7,6 +7,7 @@
 mod change;
 mod directory;
 mod hints;
+pub mod members;
 pub mod placement;
 mod route;
 #[cfg(test)]

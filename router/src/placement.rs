@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use ledger_proof::system_entity::ShardEntity;
+use ledger_proof::system_entity::{ReplicaRole, ShardEntity, ShardReplica};
 use ledger_types::{GroupId, Incarnation, NodeId};
 
 #[cfg(test)]
@@ -20,9 +20,12 @@ pub struct Voter {
     pub incarnation: Incarnation,
 }
 
-/// The voters of a shard's current set, or of the set being entered.
+/// The replicas of a shard that may lead it: the voters of its current set, during a change those of them that
+/// stay. One that is on its way in has no vote yet.
 pub fn voters_of(shard: &ShardEntity) -> Vec<Voter> {
-    let voters = shard.replicas.iter().filter(|replica| replica.in_new_set);
+    let may_lead =
+        |replica: &&ShardReplica| replica.in_new_set && replica.role == ReplicaRole::Voter;
+    let voters = shard.replicas.iter().filter(may_lead);
     voters.map(|replica| Voter { node: replica.node, incarnation: replica.incarnation }).collect()
 }
 

@@ -88,6 +88,7 @@ fn shard(id: GroupId, nodes: &[&str]) -> EntityChange {
         role: ReplicaRole::Voter,
         in_old_set: false,
         in_new_set: true,
+        is_added: false,
     });
     put(shard_key(id), &ShardEntity { id, epoch: 1, replicas: replicas.collect() })
 }

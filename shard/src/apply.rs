@@ -193,10 +193,12 @@ mod tests {
             WaitingCommand { group: GroupId(group), index, position, waiting }
         };
         let entry = |index| LogEntry { index, term: 5, kind: EntryKind::Normal, data: Vec::new() };
-        let batch = [
-            Committed { group: GroupId(2), entries: vec![entry(6), entry(7), entry(8)] },
-            Committed { group: GroupId(1), entries: vec![entry(9)] },
-        ];
+        let committed = |group, entries| {
+            let (group, members) = (GroupId(group), Vec::new());
+            Committed { group, entries, members }
+        };
+        let batch =
+            [committed(2, vec![entry(6), entry(7), entry(8)]), committed(1, vec![entry(9)])];
         let replies =
             [(2, 6, 0), (2, 7, 0), (2, 7, 2), (1, 9, 0)].map(|(group, index, position)| {
                 let result = CommandResult::UnknownVault;

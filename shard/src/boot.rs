@@ -5,7 +5,9 @@
 
 use ledger_proof::ReadFault;
 use ledger_proof::encoding::DecodeError;
-use ledger_shard_core::effects::BootRecord;
+use ledger_shard_core::effects::{
+    BootRecord, GroupStatus, HardState, Replica, Role, SnapshotPhase,
+};
 use ledger_shard_core::entry::LogEntry;
 use ledger_shard_core::rows::{
     GroupRow, LocalState, decode_hard_state, decode_raft_entry, encode_hard_state, group_row_key,
@@ -16,6 +18,7 @@ use ledger_shard_core::view::{Family, RowWrite, StateView};
 use ledger_types::{GroupId, NodeId};
 use thiserror::Error;
 
+use crate::snapshots::{SnapshotError, finish_marked};
 use crate::store::{Store, StoreError};
 use crate::view::{LiveView, last_key, scan};
 
@@ -44,6 +47,14 @@ pub enum BootError {
         /// The group.
         group: GroupId,
     },
+    /// The group was about to become what a snapshot holds, and that cannot be gone on with.
+    #[error("group {group}: its snapshot cannot be installed: {source}")]
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// Why not.
+        source: Box<SnapshotError>,
+    },
     /// Rows could not be read.
     #[error(transparent)]
     Read(#[from] ReadFault),
@@ -55,14 +66,20 @@ pub enum BootError {
 /// What a store has to start with.
 #[derive(Debug, Default)]
 pub struct Boot {
-    /// Every group that can start, by number.
+    /// Groups that run from the start, by number: the directory's, and those that a snapshot was installed
+    /// for just now.
     pub records: Vec<BootRecord>,
+    /// Every other group that can start, by number. It is opened when something first names it.
+    pub sleeping: Vec<GroupStatus>,
     /// Groups with rows in the log but none of state: left alone and reported, never deleted here.
     pub orphans: Vec<GroupId>,
 }
 
-/// Reads every group on disk. `node` is who this store's node is.
+/// Reads every group on disk, most of them just far enough to tell their status, after finishing what
+/// installations of snapshots were left behind. `node` is who this store's node is.
 pub fn load(store: &Store, node: NodeId) -> Result<Boot, BootError> {
+    let installed = finish_marked(store)
+        .map_err(|(group, source)| BootError::Snapshot { group, source: Box::new(source) })?;
     let groups = groups_with_state(store)?;
     let mut boot = Boot::default();
     for group in groups_with_log(store)? {
@@ -71,13 +88,53 @@ pub fn load(store: &Store, node: NodeId) -> Result<Boot, BootError> {
         }
     }
     for group in groups {
-        boot.records.push(load_group(store, node, group)?);
+        if group == GroupId::SYSTEM || installed.contains(&group) {
+            boot.records.push(load_group(store, node, group)?);
+        } else {
+            boot.sleeping.push(read_head(store, node, group)?.status(group));
+        }
     }
     Ok(boot)
 }
 
-/// Reads one group.
-pub fn load_group(store: &Store, node: NodeId, group: GroupId) -> Result<BootRecord, BootError> {
+/// The rows that say where a group stands, and the end of its log.
+struct Head {
+    row: GroupRow,
+    local: LocalState,
+    hard_state: HardState,
+    last_index: u64,
+    /// Bytes of the whole log, about.
+    log_bytes: u64,
+}
+
+impl Head {
+    fn status(self, group: GroupId) -> GroupStatus {
+        let Head { row, local, hard_state, last_index, log_bytes } = self;
+        GroupStatus {
+            group,
+            incarnation: local.incarnation,
+            role: Role::Follower,
+            term: hard_state.term,
+            leader: None,
+            commit: hard_state.commit,
+            applied: row.applied_index,
+            last_index,
+            replicas: row.replicas,
+            voters: row.conf_state.voters.clone(),
+            lag_max: 0,
+            conf_state: row.conf_state,
+            members: Vec::new(),
+            first_index: local.truncated_index + 1,
+            log_bytes,
+            oldest_entry_ns: 0,
+            snapshot: SnapshotPhase::None,
+            is_asleep: true,
+        }
+    }
+}
+
+/// Reads where a group stands, and checks what can be checked without its log.
+fn read_head(store: &Store, node: NodeId, group: GroupId) -> Result<Head, BootError> {
     let view = LiveView::new(store);
     let decode = |source| BootError::Row { group, source };
     let row = required(&view, group, Family::Vaults, &group_row_key(group))?;
@@ -88,24 +145,33 @@ pub fn load_group(store: &Store, node: NodeId, group: GroupId) -> Result<BootRec
     let mut hard_state = decode_hard_state(&hard_state).map_err(decode)?;
     // The commit index is written without a sync of its own and may lag behind what was applied.
     hard_state.commit = hard_state.commit.max(row.applied_index);
-    let truncated = (local.truncated_index, local.truncated_term);
-    let last_index = last_entry(store, group)?.unwrap_or(truncated.0).max(truncated.0);
+    let truncated_index = local.truncated_index;
+    let last_index = last_entry(store, group)?.unwrap_or(truncated_index).max(truncated_index);
     let applied = row.applied_index;
     let corrupt = |detail: String| Err(BootError::Corrupt { group, detail });
-    if applied < truncated.0 || applied > last_index {
-        let first = truncated.0 + 1;
+    if applied < truncated_index || applied > last_index {
+        let first = truncated_index + 1;
         return corrupt(format!("applied {applied}, but the log is {first}..={last_index}"));
     }
     if hard_state.commit > last_index {
         return corrupt(format!("commit {} is beyond the log's {last_index}", hard_state.commit));
     }
-    let is_here = |one: &ledger_shard_core::effects::Replica| {
-        one.incarnation == local.incarnation && one.node == node
-    };
+    let is_here = |one: &Replica| one.incarnation == local.incarnation && one.node == node;
     if !row.replicas.iter().any(is_here) {
         let incarnation = local.incarnation;
         return corrupt(format!("its table does not place replica {incarnation} on node {node}"));
     }
+    let (from, to) = raft_entry_range(group, truncated_index + 1, last_index.saturating_add(1));
+    let log_bytes = store.approximate_bytes(Family::Raft, &from, &to);
+    Ok(Head { row, local, hard_state, last_index, log_bytes })
+}
+
+/// Reads one group.
+pub fn load_group(store: &Store, node: NodeId, group: GroupId) -> Result<BootRecord, BootError> {
+    let head = read_head(store, node, group)?;
+    let Head { row, local, hard_state, last_index, .. } = head;
+    let (truncated, applied) = ((local.truncated_index, local.truncated_term), row.applied_index);
+    let view = LiveView::new(store);
     let mut term_runs = term_runs(&view, group, (truncated.0 + 1, applied))?;
     let entries = entries(store, group, applied + 1, last_index)?;
     for entry in &entries {
@@ -114,8 +180,10 @@ pub fn load_group(store: &Store, node: NodeId, group: GroupId) -> Result<BootRec
     let terms = std::iter::once(truncated.1).chain(term_runs.iter().map(|run| run.1));
     let terms: Vec<u64> = terms.chain([hard_state.term]).collect();
     if !terms.is_sorted() {
-        return corrupt(format!("its terms go back: {terms:?}"));
+        let detail = format!("its terms go back: {terms:?}");
+        return Err(BootError::Corrupt { group, detail });
     }
+    let (from, to) = raft_entry_range(group, truncated.0 + 1, applied + 1);
     Ok(BootRecord {
         group,
         incarnation: local.incarnation,
@@ -127,11 +195,12 @@ pub fn load_group(store: &Store, node: NodeId, group: GroupId) -> Result<BootRec
         last_index,
         applied,
         entries,
+        log_bytes: store.approximate_bytes(Family::Raft, &from, &to),
     })
 }
 
-/// Writes the rows of a new group, durably and all at once, together with the rows of its first state
-/// (`genesis`: for group 0 the directory's first block).
+/// Writes the rows of a new group, or of a replica that joins one, durably and all at once, together with
+/// the rows of its first state (`genesis`: for group 0 the directory's first block).
 pub fn create_group(
     store: &Store,
     record: &BootRecord,

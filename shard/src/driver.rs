@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
 use ledger_shard_core::apply::{Applier, ApplyConfig};
-use ledger_shard_core::effects::{BootRecord, Effects, Input, Token};
+use ledger_shard_core::effects::{BootRecord, Effects, GroupStatus, Input, Token};
 use ledger_shard_core::{CoreConfig, NodeCore};
-use ledger_types::NodeId;
+use ledger_types::{GroupId, NodeId};
 use parking_lot::Mutex;
 use thiserror::Error;
 
@@ -28,6 +28,8 @@ use crate::log::{LogRound, LogSink};
 use crate::metrics::{Metrics, add};
 use crate::pipeline::{DriverMode, Pipeline, PipelineLimits, spawn};
 use crate::reads::Reader;
+use crate::sleepers::{Sleepers, group_of};
+use crate::snapshots::{SnapshotError, SnapshotFetcher, SnapshotStore, WorkerParts, Workers};
 use crate::status::{StatusTable, StatusWriter};
 use crate::store::{Store, StoreError};
 
@@ -77,6 +79,10 @@ pub struct DriverParts {
     pub node: NodeId,
     /// The replicas to begin with.
     pub records: Vec<BootRecord>,
+    /// The replicas that are opened when something first names them.
+    pub sleeping: Vec<GroupStatus>,
+    /// Who brings snapshots from other nodes.
+    pub fetcher: Arc<dyn SnapshotFetcher>,
     /// Where messages to other nodes go.
     pub outbox: Arc<dyn Outbox>,
     /// Who hears of new blocks.
@@ -96,6 +102,9 @@ pub enum DriverError {
     /// The last sync failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The directory of snapshots cannot be used.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     /// The driver's thread ended by a panic.
     #[error("the driver's thread panicked")]
     Panicked,
@@ -162,53 +171,72 @@ pub(crate) struct Assembly {
     pub(crate) reader: Reader,
 }
 
-/// Puts a driver together. In staged mode the stages' threads run from here on.
+/// Puts a driver together. The threads of the stages and of snapshots run from here on.
 pub(crate) fn assemble(parts: DriverParts, config: DriverConfig) -> Result<Assembly, DriverError> {
-    let DriverParts { store, node, records, outbox, blocks, clock, fatal } = parts;
+    let DriverParts { store, node, records, sleeping, .. } = parts;
     let (sender, events) = unbounded();
     let metrics = Arc::new(Metrics::default());
     let statuses = Arc::new(StatusTable::default());
     let applier = Arc::new(Mutex::new(Applier::new(config.apply)));
+    let cluster = store.cluster()?.unwrap_or_default();
+    let snapshots = SnapshotStore::open(store.directory(), cluster, metrics.clone())?;
+    snapshots.remove_outdated(&store)?;
+    let snapshots = Arc::new(snapshots);
+    let workers = Workers::start(WorkerParts {
+        store: store.clone(),
+        snapshots: snapshots.clone(),
+        applier: applier.clone(),
+        events: sender.clone(),
+        metrics: metrics.clone(),
+        fatal: parts.fatal.clone(),
+    })?;
     let reader = Reader::new(store.clone(), applier.clone());
-    let log = LogSink::new(store.clone(), metrics.clone(), fatal.clone());
-    let counted = (metrics.clone(), fatal.clone());
-    let apply = ApplyStage::new(store.clone(), applier, blocks, config.apply_batch_bytes, counted);
+    let log = LogSink::new(store.clone(), metrics.clone(), parts.fatal.clone());
+    let counted = (metrics.clone(), parts.fatal.clone());
+    let batch_bytes = config.apply_batch_bytes;
+    let apply = ApplyStage::new(store.clone(), applier, parts.blocks, batch_bytes, counted);
     let limits = PipelineLimits {
         apply_batch_bytes: config.apply_batch_bytes,
         apply_backlog_bytes_max: config.apply_backlog_bytes_max,
     };
+    let (stages, installs) = ((log, apply), workers.installs());
     let pipeline = match config.mode {
-        DriverMode::Inline => Pipeline::inline(log, apply, metrics.clone()),
+        DriverMode::Inline => Pipeline::inline(stages, installs, metrics.clone()),
         DriverMode::Staged => {
-            Pipeline::staged((log, apply), &sender, limits, metrics.clone(), &fatal)?
+            Pipeline::staged(stages, (&sender, installs), limits, metrics.clone(), &parts.fatal)?
         }
     };
     let mut core = config.core;
     core.seed ^= seed(&store);
+    let asleep = sleeping.iter().map(|status| status.group);
     let mut event_loop = EventLoop {
         core: NodeCore::new(core, node),
         events,
         inputs: Vec::new(),
         effects: Effects::default(),
         pipeline,
+        workers,
         rows: LogRound::default(),
         writes: HashMap::new(),
         reads: HashMap::new(),
         tokens: 0,
         permits: Vec::new(),
         statuses: StatusWriter::new(statuses.clone()),
-        clock: clock.clone(),
-        outbox,
+        sleepers: Sleepers::new(asleep, (store.clone(), node), metrics.clone(), parts.fatal),
+        clock: parts.clock.clone(),
+        outbox: parts.outbox,
+        fetcher: parts.fetcher,
         metrics: metrics.clone(),
         stop: None,
     };
+    event_loop.statuses.changed(&sleeping);
     for record in records {
         event_loop.take(Event::Control(Input::Start(Box::new(record))));
     }
     let requests = Gauge::new(config.request_bytes_max);
     let messages = Gauge::new(config.message_bytes_max);
-    let closed = AtomicBool::new(false);
-    let shared = Shared { sender, requests, messages, statuses, metrics, clock, closed };
+    let (clock, closed) = (parts.clock, AtomicBool::new(false));
+    let shared = Shared { sender, requests, messages, statuses, metrics, snapshots, clock, closed };
     let handle = ShardHandle { shared: Arc::new(shared) };
     Ok(Assembly { event_loop, handle, reader })
 }
@@ -228,6 +256,7 @@ pub(crate) struct EventLoop {
     inputs: Vec<Input>,
     effects: Effects,
     pipeline: Pipeline,
+    workers: Workers,
     /// Rows of others that ride with the next log round.
     rows: LogRound,
     writes: HashMap<u64, WaitingWrite>,
@@ -236,8 +265,10 @@ pub(crate) struct EventLoop {
     /// Bytes of messages that the next turn takes in.
     permits: Vec<Permit>,
     statuses: StatusWriter,
+    sleepers: Sleepers,
     clock: Arc<dyn Clock>,
     outbox: Arc<dyn Outbox>,
+    fetcher: Arc<dyn SnapshotFetcher>,
     metrics: Arc<Metrics>,
     stop: Option<Stop>,
 }
@@ -262,6 +293,8 @@ impl EventLoop {
             }
         };
         self.pipeline.finish();
+        // A cut is given up, an installation goes on at the next start.
+        drop(self.workers);
         // What waits in the maps and the channel is dropped with them, and thereby refused.
         if stop.flush { store.sync() } else { Ok(()) }
     }
@@ -311,16 +344,21 @@ impl EventLoop {
     fn take(&mut self, event: Event) {
         match event {
             Event::Propose { group, command, deadline_ms, waiting } => {
+                self.open_for_leader(group);
                 let token = self.token();
                 self.writes.insert(token.0, waiting);
                 self.inputs.push(Input::Propose { group, token, command, deadline_ms });
             }
             Event::Read { group, deadline_ms, waiting } => {
+                self.open_for_leader(group);
                 let token = self.token();
                 self.reads.insert(token.0, waiting);
                 self.inputs.push(Input::Read { group, token, deadline_ms });
             }
             Event::Messages { messages, permit } => {
+                for message in &messages {
+                    self.open(message.group);
+                }
                 self.inputs.extend(messages.into_iter().map(Input::Message));
                 self.permits.push(permit);
             }
@@ -328,7 +366,11 @@ impl EventLoop {
                 self.rows.rows.extend(rows);
                 self.rows.completions.push(completion);
             }
+            Event::Wake(group) => self.open_for_leader(group),
             Event::Control(input) => {
+                if let Some(group) = group_of(&input) {
+                    self.open(group);
+                }
                 if let Input::Start(record) = &input {
                     self.statuses.started(record);
                 }
@@ -341,6 +383,21 @@ impl EventLoop {
             Event::Applied(inputs) => self.inputs.extend(inputs),
             Event::Refresh => self.statuses.changed(&self.core.statuses()),
             Event::Stop { flush } => self.stop = Some(Stop { flush }),
+        }
+    }
+
+    /// Opens a group that sleeps, before what named it is passed on.
+    fn open(&mut self, group: GroupId) -> bool {
+        let Some(record) = self.sleepers.wake(group) else { return false };
+        self.statuses.opened(&record);
+        self.inputs.push(Input::Start(Box::new(record)));
+        true
+    }
+
+    /// Opens a group because somebody waits for its leader: nobody else may be awake to become it.
+    fn open_for_leader(&mut self, group: GroupId) {
+        if self.open(group) {
+            self.inputs.push(Input::Campaign { group });
         }
     }
 
@@ -360,6 +417,7 @@ impl EventLoop {
         self.answer(&effects);
         let mut log = mem::take(&mut self.rows);
         log.persist = mem::take(&mut effects.persist);
+        log.truncations = mem::take(&mut effects.truncations);
         if !log.is_empty() {
             self.pipeline.persist(log, &mut self.inputs);
         }
@@ -369,8 +427,28 @@ impl EventLoop {
         for &wanted in &effects.fetches {
             self.pipeline.fetch(wanted, &mut self.inputs);
         }
+        self.snapshots(&mut effects);
         effects.clear();
         self.effects = effects;
+    }
+
+    /// Hands work on snapshots to those who have the time for it.
+    fn snapshots(&mut self, effects: &mut Effects) {
+        for &wanted in &effects.cuts {
+            self.workers.cut(wanted);
+        }
+        for &id in &effects.releases {
+            self.workers.release(id);
+        }
+        for wanted in effects.snapshot_fetches.drain(..) {
+            self.fetcher.fetch(wanted);
+        }
+        for &(group, id) in &effects.discards {
+            self.workers.discard(group, id);
+        }
+        for wanted in effects.installs.drain(..) {
+            self.pipeline.install(wanted);
+        }
     }
 
     fn answer(&mut self, effects: &Effects) {

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::channel::Sender;
 use ledger_shard_core::apply::{CommandResult, NewBlock};
 use ledger_shard_core::effects::{
-    BootRecord, GroupMessage, GroupStatus, Input, Now, OutMessage, Refusal, Role,
+    BootRecord, GroupMessage, GroupStatus, Input, MemberChange, Now, OutMessage, Refusal, Role,
 };
+use ledger_shard_core::snapshot::SnapshotId;
 use ledger_shard_core::view::{Family, RowWrite};
 use ledger_types::{GroupId, Incarnation, NodeId};
 
 use crate::clock::Clock;
 use crate::ingress::{Event, Gauge, OVERHEAD_BYTES, Waiting};
 use crate::metrics::{Metrics, MetricsSnapshot, add};
+use crate::snapshots::SnapshotStore;
 use crate::status::StatusTable;
 
 /// A command that was applied: where it stands in the log and what it came to.
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) messages: Arc<Gauge>,
     pub(crate) statuses: Arc<StatusTable>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) closed: AtomicBool,
 }
@@ -145,6 +148,33 @@ impl ShardHandle {
         self.send(Event::Control(Input::TransferLeader { group, to }));
     }
 
+    /// Changes a group's members by one step, if this node leads it and no change is under way. Whether it
+    /// happened shows in the group's configuration.
+    pub fn change_members(&self, group: GroupId, change: MemberChange) {
+        self.send(Event::Control(Input::ChangeMembers { group, change }));
+    }
+
+    /// Opens a group that sleeps, because its leader is needed. One that is open stays as it is.
+    pub fn wake(&self, group: GroupId) {
+        self.send(Event::Wake(group));
+    }
+
+    /// Tells the end of a fetch that the node was asked for: `verified` if all of the snapshot is durable
+    /// here and [`crate::Staging::finish`] found nothing wrong.
+    pub fn snapshot_fetched(&self, group: GroupId, id: SnapshotId, verified: bool) {
+        self.send(Event::Control(Input::SnapshotFetched { group, id, verified }));
+    }
+
+    /// Tells that the receiver of a snapshot that was cut here is alive.
+    pub fn snapshot_progress(&self, group: GroupId, id: SnapshotId) {
+        self.send(Event::Control(Input::SnapshotProgress { group, id }));
+    }
+
+    /// The snapshots on this node's disk.
+    pub fn snapshots(&self) -> Arc<SnapshotStore> {
+        self.shared.snapshots.clone()
+    }
+
     /// Makes rows of the meta family durable with the next log round, such as a signer's record of what
     /// it is about to sign.
     pub fn record_checkpoint(&self, rows: Vec<RowWrite>, completion: RowsCompletion) {
@@ -167,6 +197,17 @@ impl ShardHandle {
     /// Role, term and known leader of a group, without copying its tables.
     pub fn leader(&self, group: GroupId) -> Option<(Role, u64, Option<NodeId>)> {
         self.shared.statuses.leader(group)
+    }
+
+    /// Term and known leader of every group that is awake here.
+    pub fn leaders(&self) -> Vec<(GroupId, u64, Option<NodeId>)> {
+        self.shared.statuses.leaders()
+    }
+
+    /// True if the group's rows here are a state of it: there is a replica, it is not new and without its first
+    /// snapshot, nor in the middle of one.
+    pub fn is_readable(&self, group: GroupId) -> bool {
+        self.shared.statuses.is_readable(group)
     }
 
     /// Renews every status line soon. Costs work per group: for a slow background beat.

@@ -113,8 +113,10 @@ pub(crate) enum Event {
         rows: Vec<RowWrite>,
         completion: RowsCompletion,
     },
-    /// Start, unreachable, transfer: passed on as they are.
+    /// Starts, changes and the ends of work elsewhere: passed on as they are.
     Control(Input),
+    /// Somebody needs this group's leader: if it sleeps, it is opened.
+    Wake(GroupId),
     /// The log stage is done with this many rounds.
     Logged {
         inputs: Vec<Input>,

@@ -13,6 +13,8 @@ mod log;
 mod metrics;
 mod pipeline;
 mod reads;
+mod sleepers;
+mod snapshots;
 mod status;
 mod store;
 mod view;
@@ -29,6 +31,9 @@ pub use handle::{
 pub use metrics::{Metrics, MetricsSnapshot, SYNC_BUCKETS};
 pub use pipeline::DriverMode;
 pub use reads::Reader;
+pub use snapshots::{
+    NoSnapshots, SnapshotError, SnapshotFetcher, SnapshotStore, Staging, VerifyError,
+};
 pub use store::{
     FORMAT_VERSION, JoinError, NodeKeySeed, OpenError, Store, StoreConfig, StoreError,
 };
@@ -47,14 +52,16 @@ pub use ledger_shard_core::command::system::{
 };
 pub use ledger_shard_core::command::write::{CommittedWrite, WriteCommand, WriteResult};
 pub use ledger_shard_core::effects::{
-    BootRecord, GroupMessage, GroupStatus, Lane, Now, OutMessage, Refusal, Replica, Role,
+    BootRecord, ConfState, FetchSnapshot, GroupMessage, GroupStatus, Lane, MemberChange,
+    MemberProgress, Now, OutMessage, Refusal, Replica, Role, SnapshotPhase,
 };
 pub use ledger_shard_core::entry::{Command, CommandKind, FEATURE_LEVEL};
 pub use ledger_shard_core::query::{
     self, Entity, EntityQuery, Page, PageLimits, QueryError, Relationship, RelationshipQuery,
     StoredBlock,
 };
-pub use ledger_shard_core::rows::{SequenceContract, VaultRow, VaultStatus};
+pub use ledger_shard_core::rows::{GroupRow, SequenceContract, VaultRow, VaultStatus};
+pub use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 pub use ledger_shard_core::view::{Family, RowWrite, StateView};
 
 /// Ends the process with a reason. Called when going on could break a promise: a write or sync failed,

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ledger_shard_core::effects::{FetchLog, Input, Persist};
+use ledger_shard_core::effects::{FetchLog, Input, Persist, TruncateLog};
 use ledger_shard_core::entry::LogEntry;
 use ledger_shard_core::rows::{
-    decode_raft_entry, encode_hard_state, encode_raft_entry, raft_entry_index, raft_entry_key,
-    raft_entry_range, raft_hard_state_key,
+    LocalState, decode_raft_entry, encode_hard_state, encode_raft_entry, raft_entry_index,
+    raft_entry_key, raft_entry_range, raft_hard_state_key, raft_local_key,
 };
 use ledger_shard_core::view::{Family, RowWrite};
 use ledger_types::GroupId;
@@ -26,6 +26,8 @@ use crate::view::scan;
 pub(crate) struct LogRound {
     /// The groups' log rows.
     pub(crate) persist: Vec<Persist>,
+    /// Beginnings of logs that go. Losing one in a crash is harmless: it comes again.
+    pub(crate) truncations: Vec<TruncateLog>,
     /// Rows of others that ride along and are durable with the round.
     pub(crate) rows: Vec<RowWrite>,
     /// Told once those rows are durable.
@@ -34,7 +36,10 @@ pub(crate) struct LogRound {
 
 impl LogRound {
     pub(crate) fn is_empty(&self) -> bool {
-        self.persist.is_empty() && self.rows.is_empty() && self.completions.is_empty()
+        self.persist.is_empty()
+            && self.truncations.is_empty()
+            && self.rows.is_empty()
+            && self.completions.is_empty()
     }
 
     fn must_sync(&self) -> bool {
@@ -80,12 +85,19 @@ impl LogSink {
             for one in &round.persist {
                 add_persist(&mut batch, one);
             }
+            for one in &round.truncations {
+                add_truncation(&mut batch, one);
+            }
             batch.extend(&round.rows);
         }
         let bytes = batch.write()?;
         add(&self.metrics.log_rounds, 1);
         add(&self.metrics.log_bytes, bytes);
         add(&self.metrics.entries_persisted, entries().count() as u64);
+        for one in rounds.iter().flat_map(|round| &round.truncations) {
+            add(&self.metrics.log_truncations, 1);
+            add(&self.metrics.log_entries_truncated, one.index + 1 - one.first);
+        }
         if must_sync {
             let begin = Instant::now();
             self.store.sync()?;
@@ -120,6 +132,20 @@ fn add_persist(batch: &mut crate::store::StoreBatch<'_>, one: &Persist) {
         let key = raft_hard_state_key(one.group);
         batch.put(Family::Raft, &key, &encode_hard_state(hard_state));
     }
+}
+
+/// Point deletes and the new beginning in one batch, so that a log never begins before its first entry.
+fn add_truncation(batch: &mut crate::store::StoreBatch<'_>, one: &TruncateLog) {
+    assert!(one.first <= one.index, "a beginning to forget is not empty");
+    for index in one.first..=one.index {
+        batch.delete(Family::Raft, &raft_entry_key(one.group, index));
+    }
+    let local = LocalState {
+        truncated_index: one.index,
+        truncated_term: one.term,
+        incarnation: one.incarnation,
+    };
+    batch.put(Family::Raft, &raft_local_key(one.group), &local.encode());
 }
 
 fn groups_of(rounds: &[LogRound]) -> usize {

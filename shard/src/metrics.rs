@@ -33,6 +33,16 @@ pub struct Metrics {
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
+    pub(crate) snapshots_cut: AtomicU64,
+    pub(crate) snapshots_cut_failed: AtomicU64,
+    pub(crate) snapshot_bytes_out: AtomicU64,
+    pub(crate) snapshots_installed: AtomicU64,
+    pub(crate) snapshot_bytes_in: AtomicU64,
+    pub(crate) snapshots_refused: AtomicU64,
+    pub(crate) snapshot_install_ns: AtomicU64,
+    pub(crate) log_truncations: AtomicU64,
+    pub(crate) log_entries_truncated: AtomicU64,
+    pub(crate) groups_opened: AtomicU64,
     pub(crate) last_turn_ms: AtomicU64,
 }
 
@@ -84,6 +94,26 @@ pub struct MetricsSnapshot {
     pub messages_out: u64,
     /// Raft messages dropped at the door for the bytes queued.
     pub messages_dropped: u64,
+    /// Snapshots cut for other replicas.
+    pub snapshots_cut: u64,
+    /// Snapshots that could not be cut.
+    pub snapshots_cut_failed: u64,
+    /// Bytes of snapshots read for other nodes.
+    pub snapshot_bytes_out: u64,
+    /// Snapshots that became a group's state.
+    pub snapshots_installed: u64,
+    /// Bytes of snapshots received.
+    pub snapshot_bytes_in: u64,
+    /// Received snapshots that were refused when they were checked.
+    pub snapshots_refused: u64,
+    /// Nanoseconds spent in installing snapshots.
+    pub snapshot_install_ns: u64,
+    /// Beginnings of logs forgotten.
+    pub log_truncations: u64,
+    /// Log entries forgotten by that.
+    pub log_entries_truncated: u64,
+    /// Groups opened because something named them.
+    pub groups_opened: u64,
     /// Bytes of committed entries that wait to be applied.
     pub apply_backlog_bytes: u64,
     /// Monotonic milliseconds of the last turn: a driver that stands still shows here.
@@ -117,6 +147,16 @@ impl Metrics {
             messages_in: read(&self.messages_in),
             messages_out: read(&self.messages_out),
             messages_dropped: read(&self.messages_dropped),
+            snapshots_cut: read(&self.snapshots_cut),
+            snapshots_cut_failed: read(&self.snapshots_cut_failed),
+            snapshot_bytes_out: read(&self.snapshot_bytes_out),
+            snapshots_installed: read(&self.snapshots_installed),
+            snapshot_bytes_in: read(&self.snapshot_bytes_in),
+            snapshots_refused: read(&self.snapshots_refused),
+            snapshot_install_ns: read(&self.snapshot_install_ns),
+            log_truncations: read(&self.log_truncations),
+            log_entries_truncated: read(&self.log_entries_truncated),
+            groups_opened: read(&self.groups_opened),
             apply_backlog_bytes: read(&self.apply_backlog_bytes),
             last_turn_ms: read(&self.last_turn_ms),
         }

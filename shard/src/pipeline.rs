@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use ledger_shard_core::effects::{FetchLog, Input};
+use ledger_shard_core::effects::{FetchLog, Input, InstallSnapshot};
 
 use crate::Fatal;
 use crate::apply::{ApplyRound, ApplyStage};
 use crate::ingress::Event;
 use crate::log::{LogRound, LogSink};
 use crate::metrics::{Metrics, add};
+use crate::snapshots::InstallQueue;
 
 /// Log rounds that may be unfinished: one at the disk, one filling up behind it.
 const LOG_ROUNDS_MAX: usize = 2;
@@ -43,32 +44,38 @@ pub(crate) struct PipelineLimits {
 
 /// The stages behind the driver.
 pub(crate) enum Pipeline {
-    Inline { log: LogSink, apply: Box<ApplyStage>, metrics: Arc<Metrics> },
+    Inline { log: LogSink, apply: Box<ApplyStage>, installs: InstallQueue, metrics: Arc<Metrics> },
     Staged(Staged),
 }
 
 impl Pipeline {
-    pub(crate) fn inline(log: LogSink, apply: ApplyStage, metrics: Arc<Metrics>) -> Pipeline {
-        Pipeline::Inline { log, apply: Box::new(apply), metrics }
+    pub(crate) fn inline(
+        (log, apply): (LogSink, ApplyStage),
+        installs: InstallQueue,
+        metrics: Arc<Metrics>,
+    ) -> Pipeline {
+        Pipeline::Inline { log, apply: Box::new(apply), installs, metrics }
     }
 
     /// Starts the stages' threads, which report to `events`.
     pub(crate) fn staged(
         (log, apply): (LogSink, ApplyStage),
-        events: &Sender<Event>,
+        (events, installs): (&Sender<Event>, InstallQueue),
         limits: PipelineLimits,
         metrics: Arc<Metrics>,
         fatal: &Fatal,
     ) -> io::Result<Pipeline> {
         let (log_jobs, log_queue) = unbounded();
         let (apply_jobs, apply_queue) = unbounded();
-        let report = events.clone();
-        let log_thread =
-            spawn("ledger-log", fatal.clone(), move || log_loop(&log, &log_queue, &report))?;
+        let (report, behind) = (events.clone(), apply_jobs.clone());
+        let log_thread = spawn("ledger-log", fatal.clone(), move || {
+            log_loop(&log, &log_queue, &report, &behind);
+        })?;
         let report = events.clone();
         let mut apply = apply;
         let apply_thread = spawn("ledger-apply", fatal.clone(), move || {
-            apply_loop(&mut apply, &apply_queue, &report, limits.apply_batch_bytes);
+            let jobs = ApplyJobs { queue: apply_queue, installs, next: None };
+            apply_loop(&mut apply, jobs, &report, limits.apply_batch_bytes);
         })?;
         let threads = [log_thread, apply_thread];
         let outstanding = 0;
@@ -107,7 +114,7 @@ impl Pipeline {
             }
             Pipeline::Staged(staged) => {
                 add(&staged.metrics.apply_backlog_bytes, round.bytes());
-                staged.apply_jobs.send(round).expect(STAGE_RUNS);
+                staged.apply_jobs.send(ApplyJob::Round(round)).expect(STAGE_RUNS);
             }
         }
     }
@@ -118,6 +125,17 @@ impl Pipeline {
             Pipeline::Inline { log, .. } => inputs.push(log.fetch(wanted)),
             Pipeline::Staged(staged) => {
                 staged.log_jobs.send(LogJob::Fetch(wanted)).expect(STAGE_RUNS);
+            }
+        }
+    }
+
+    /// Installs a snapshot once everything that was handed to the stages before is written and applied:
+    /// from then on nobody but the installer writes the group's rows.
+    pub(crate) fn install(&mut self, wanted: InstallSnapshot) {
+        match self {
+            Pipeline::Inline { installs, .. } => installs.push(wanted),
+            Pipeline::Staged(staged) => {
+                staged.log_jobs.send(LogJob::Install(Box::new(wanted))).expect(STAGE_RUNS);
             }
         }
     }
@@ -145,7 +163,7 @@ const STAGE_RUNS: &str = "a stage runs as long as the driver, or ends the proces
 
 pub(crate) struct Staged {
     log_jobs: Sender<LogJob>,
-    apply_jobs: Sender<ApplyRound>,
+    apply_jobs: Sender<ApplyJob>,
     threads: [JoinHandle<()>; 2],
     outstanding: usize,
     limits: PipelineLimits,
@@ -155,20 +173,39 @@ pub(crate) struct Staged {
 enum LogJob {
     Round(LogRound),
     Fetch(FetchLog),
+    Install(Box<InstallSnapshot>),
 }
 
-fn log_loop(sink: &LogSink, jobs: &Receiver<LogJob>, events: &Sender<Event>) {
+enum ApplyJob {
+    Round(ApplyRound),
+    Install(Box<InstallSnapshot>),
+}
+
+fn log_loop(
+    sink: &LogSink,
+    jobs: &Receiver<LogJob>,
+    events: &Sender<Event>,
+    behind: &Sender<ApplyJob>,
+) {
     let (mut rounds, mut fetches, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut installs = Vec::new();
     while let Ok(first) = jobs.recv() {
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
                 LogJob::Round(round) => rounds.push(round),
                 LogJob::Fetch(wanted) => fetches.push(wanted),
+                LogJob::Install(wanted) => installs.push(wanted),
             }
         }
         let count = rounds.len();
         if count > 0 {
             sink.persist(&mut rounds, &mut inputs);
+        }
+        for wanted in installs.drain(..) {
+            behind.send(ApplyJob::Install(wanted)).expect(STAGE_RUNS);
+        }
+        if count == 0 && fetches.is_empty() {
+            continue;
         }
         inputs.extend(fetches.drain(..).map(|wanted| sink.fetch(wanted)));
         // A driver that is gone has stopped listening on purpose.
@@ -176,17 +213,53 @@ fn log_loop(sink: &LogSink, jobs: &Receiver<LogJob>, events: &Sender<Event>) {
     }
 }
 
+/// What waits for the apply stage.
+struct ApplyJobs {
+    queue: Receiver<ApplyJob>,
+    installs: InstallQueue,
+    /// Taken from the queue and not handed out yet.
+    next: Option<ApplyJob>,
+}
+
+impl ApplyJobs {
+    /// The next round, waiting for it; `None` at the end. Installations on the way are passed on: all that
+    /// came before them is applied.
+    fn round(&mut self) -> Option<ApplyRound> {
+        loop {
+            let job = match self.next.take() {
+                Some(job) => job,
+                None => self.queue.recv().ok()?,
+            };
+            match job {
+                ApplyJob::Round(round) => return Some(round),
+                ApplyJob::Install(wanted) => self.installs.push(*wanted),
+            }
+        }
+    }
+
+    /// A round that is there already and may share a batch with the one before.
+    fn more(&mut self) -> Option<ApplyRound> {
+        match self.queue.try_recv().ok()? {
+            ApplyJob::Round(round) => Some(round),
+            install => {
+                self.next = Some(install);
+                None
+            }
+        }
+    }
+}
+
 fn apply_loop(
     stage: &mut ApplyStage,
-    jobs: &Receiver<ApplyRound>,
+    mut jobs: ApplyJobs,
     events: &Sender<Event>,
     batch_bytes: u64,
 ) {
-    while let Ok(mut round) = jobs.recv() {
+    while let Some(mut round) = jobs.round() {
         // What came in meanwhile shares the batch.
         let mut bytes = round.bytes();
         while bytes < batch_bytes {
-            let Ok(more) = jobs.try_recv() else { break };
+            let Some(more) = jobs.more() else { break };
             bytes += more.bytes();
             round.committed.extend(more.committed);
             round.waiting.extend(more.waiting);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ledger_shard_core::effects::{BootRecord, Committed, GroupStatus, Role};
+use ledger_shard_core::effects::{BootRecord, Committed, GroupStatus, Role, SnapshotPhase};
 use ledger_types::{GroupId, NodeId};
 use parking_lot::RwLock;
 
@@ -53,6 +53,22 @@ impl StatusTable {
         let lines = self.lines.read();
         lines.get(&group).map(|line| (line.status.role, line.status.term, line.status.leader))
     }
+
+    /// Term and leader of every group that is awake.
+    pub(crate) fn leaders(&self) -> Vec<(GroupId, u64, Option<NodeId>)> {
+        let lines = self.lines.read();
+        let awake = lines.values().filter(|line| !line.status.is_asleep);
+        awake.map(|line| (line.status.group, line.status.term, line.status.leader)).collect()
+    }
+
+    /// As [`GroupStatus::is_readable`], without a copy of the line.
+    pub(crate) fn is_readable(&self, group: GroupId) -> bool {
+        let lines = self.lines.read();
+        lines.get(&group).is_some_and(|line| {
+            let applied = line.gauges.applied.load(Ordering::Relaxed).max(line.status.applied);
+            applied > 0 && line.status.snapshot != SnapshotPhase::Installing
+        })
+    }
 }
 
 /// The driver's side of the table.
@@ -67,11 +83,15 @@ impl StatusWriter {
         StatusWriter { table, gauges: BTreeMap::new() }
     }
 
-    /// A replica starts: it is known before anything happens to it.
+    /// A replica starts: it is known before anything happens to it. One that runs already stays as it is.
     pub(crate) fn started(&mut self, boot: &BootRecord) {
-        if self.gauges.contains_key(&boot.group) {
-            return;
+        if !self.gauges.contains_key(&boot.group) {
+            self.opened(boot);
         }
+    }
+
+    /// A replica that slept starts.
+    pub(crate) fn opened(&mut self, boot: &BootRecord) {
         self.changed(&[GroupStatus {
             group: boot.group,
             incarnation: boot.incarnation,
@@ -84,6 +104,13 @@ impl StatusWriter {
             replicas: boot.replicas.clone(),
             voters: boot.conf_state.voters.clone(),
             lag_max: 0,
+            conf_state: boot.conf_state.clone(),
+            members: Vec::new(),
+            first_index: boot.truncated.0 + 1,
+            log_bytes: boot.log_bytes,
+            oldest_entry_ns: 0,
+            snapshot: SnapshotPhase::None,
+            is_asleep: false,
         }]);
     }
 

@@ -261,6 +261,23 @@ impl Store {
         self.db.flush_wal(true).map_err(engine("sync its log"))
     }
 
+    /// Writes the families' rows from memory into files, durably; done when it returns.
+    pub(crate) fn flush(&self, families: &[Family]) -> Result<(), StoreError> {
+        for &family in families {
+            self.db.flush_cf(self.family(family)).map_err(engine("flush a family"))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the rows `from <= key < to` take in files, about. Cheap: only indexes are looked at.
+    pub(crate) fn approximate_bytes(&self, family: Family, from: &[u8], to: &[u8]) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        let ranges = [rocksdb::Range::new(from, to)];
+        self.db.get_approximate_sizes_cf(self.family(family), &ranges).iter().sum()
+    }
+
     /// Writes a consistent copy of the database below `target`, which must not exist.
     pub fn copy_to(&self, target: &Path) -> Result<(), StoreError> {
         let checkpoint = Checkpoint::new(&self.db).map_err(engine("begin a copy"))?;
@@ -379,6 +396,16 @@ impl StoreBatch<'_> {
         self.batch.delete_cf(self.families[family as usize], key);
     }
 
+    /// Deletes the rows `from <= key < to`.
+    pub(crate) fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.batch.delete_range_cf(self.families[family as usize], from, to);
+    }
+
+    /// Bytes in the batch so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+
     pub(crate) fn extend(&mut self, rows: &[RowWrite]) {
         for row in rows {
             match &row.value {
@@ -398,6 +425,18 @@ impl StoreBatch<'_> {
             self.db.write_opt(self.batch, &options).map_err(engine("write"))?;
         }
         Ok(bytes)
+    }
+
+    /// Writes the batch past the write-ahead log: a crash takes it back unless its families were flushed.
+    /// When compaction is behind, others' writes go first.
+    pub(crate) fn write_unlogged(self) -> Result<(), StoreError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        options.set_low_pri(true);
+        self.db.write_opt(self.batch, &options).map_err(engine("write past its log"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod crash;
 mod dying;
+mod lazy;
 mod running;
 mod scripted;
 
@@ -13,9 +14,12 @@ use ledger_shard_core::CoreConfig;
 use ledger_shard_core::apply::{CommandResult, NewBlock};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
 use ledger_shard_core::command::write::{WriteCommand, WriteResult};
-use ledger_shard_core::effects::{BootRecord, GroupMessage, OutMessage, Refusal, Replica};
+use ledger_shard_core::effects::{
+    BootRecord, FetchSnapshot, GroupMessage, OutMessage, Refusal, Replica,
+};
 use ledger_shard_core::entry::{Command, CommandKind};
 use ledger_shard_core::rows::{VaultRow, latest_key, split_latest, vault_row_key};
+use ledger_shard_core::snapshot::SnapshotManifest;
 use ledger_shard_core::view::{Family, StateView};
 use ledger_types::{
     Dedup, GroupId, Incarnation, NodeId, Operation, OwnerEpoch, StateKey, TxId, VaultRef,
@@ -24,7 +28,8 @@ use ledger_types::{
 use crate::view::scan;
 use crate::{
     AppliedCommand, BlockListener, DriverConfig, DriverMode, DriverParts, Fatal, LiveView, Outbox,
-    ProposeCompletion, ProposeOutcome, ShardHandle, Store, StoreConfig, boot,
+    ProposeCompletion, ProposeOutcome, ShardHandle, SnapshotError, SnapshotFetcher, Store,
+    StoreConfig, boot,
 };
 
 const NODES: [u64; 3] = [1, 2, 3];
@@ -49,6 +54,38 @@ impl Network {
     fn disconnect(&self, node: u64) {
         self.handles.lock().unwrap().remove(&NodeId(node));
     }
+}
+
+/// Brings snapshots from one node of the process to another, on a thread for each.
+struct Courier {
+    network: Arc<Network>,
+    node: u64,
+}
+
+impl SnapshotFetcher for Courier {
+    fn fetch(&self, wanted: FetchSnapshot) {
+        let handle = |node| self.network.handles.lock().unwrap().get(&node).cloned();
+        let (manifest, here) = (wanted.manifest, handle(NodeId(self.node)));
+        let (Some(here), Some(there)) = (here, handle(manifest.sender.node)) else { return };
+        std::thread::spawn(move || {
+            let verified = bring(&manifest, &there, &here).is_ok();
+            here.snapshot_fetched(manifest.group, manifest.id, verified);
+        });
+    }
+}
+
+fn bring(
+    manifest: &SnapshotManifest,
+    from: &ShardHandle,
+    to: &ShardHandle,
+) -> Result<(), SnapshotError> {
+    let mut staging = to.snapshots().receive(manifest)?;
+    while let Some((file, offset)) = staging.next() {
+        let bytes = from.snapshots().read_chunk(manifest.id, file, offset, 1000)?;
+        staging.write(file, offset, &bytes, &ledger_proof::hash::plain(&bytes))?;
+        from.snapshot_progress(manifest.group, manifest.id);
+    }
+    staging.finish()
 }
 
 impl Outbox for Network {
@@ -128,10 +165,19 @@ fn parts(
         store,
         node: NodeId(node),
         records: loaded.records,
+        sleeping: loaded.sleeping,
+        fetcher: Arc::new(Courier { network: network.clone(), node }),
         outbox: network,
         blocks: Arc::new(Blocks::default()),
         clock,
         fatal: fatal_in_tests(),
+    }
+}
+
+/// Opens the groups that this node is to lead at first; the others are opened by what it sends.
+fn wake(node: u64, handle: &ShardHandle) {
+    for group in GROUPS.into_iter().filter(|group| group % 3 == node % 3) {
+        handle.wake(GroupId(group));
     }
 }
 

@@ -61,6 +61,19 @@ impl<'a> SnapshotView<'a> {
         SnapshotView { store, snapshot: store.db().snapshot() }
     }
 
+    /// Visits a long range that nobody will read again soon, without displacing the block cache.
+    pub(crate) fn scan_cold(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut options = self.options();
+        options.fill_cache(false);
+        scan_with(self.store, options, family, from..to, visit)
+    }
+
     fn options(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
@@ -120,14 +133,24 @@ pub(crate) fn scan(
     range: Range<&[u8]>,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<(), StoreError> {
-    if range.start >= range.end {
-        return Ok(());
-    }
     let mut options = ReadOptions::default();
-    options.set_iterate_range(range);
     if let Some(snapshot) = snapshot {
         options.set_snapshot(snapshot);
     }
+    scan_with(store, options, family, range, visit)
+}
+
+fn scan_with(
+    store: &Store,
+    mut options: ReadOptions,
+    family: Family,
+    range: Range<&[u8]>,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), StoreError> {
+    if range.start >= range.end {
+        return Ok(());
+    }
+    options.set_iterate_range(range);
     let mut rows = store.db().raw_iterator_cf_opt(store.family(family), options);
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
@@ -137,6 +160,20 @@ pub(crate) fn scan(
         rows.next();
     }
     rows.status().map_err(engine("scan"))
+}
+
+/// The key of a range's first row, if it has one.
+pub(crate) fn first_key(
+    store: &Store,
+    family: Family,
+    range: Range<&[u8]>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut first = None;
+    scan(store, None, family, range, &mut |key, _| {
+        first = Some(key.to_vec());
+        false
+    })?;
+    Ok(first)
 }
 
 /// The key of a range's last row, if it has one.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use ledger_proto::convert::peers;
 use ledger_proto::internal::peer_client::PeerClient;
-use ledger_proto::internal::{ProbeRequest, ProbeResponse};
+use ledger_proto::internal::{
+    self, HelloRequest, ProbeRequest, ProbeResponse, Refusal, RefusalReason, hello_response,
+};
 use ledger_types::{ClusterId, StoreId};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -62,41 +64,20 @@ impl Peers {
         Peers { state, settings, clients: BTreeMap::new(), stable: None }
     }
 
-    /// Probes every address at once.
+    /// Probes every address at once. A node that belongs to a cluster goes on to the addresses that it
+    /// remembers if nobody else answers where it was told to look.
     pub(super) async fn round(&mut self) -> Round {
         let local = self.state.local().clone();
         let promise = self.state.standing().promise().cloned();
-        let request = ProbeRequest {
-            founder: Some(wire_founder(&local.founder())),
-            bootstrap_expect: local.bootstrap_expect,
-        };
-        let mut asked = JoinSet::new();
-        let mut unanswered = Vec::new();
-        for address in self.addresses().await {
-            let Some(mut client) = self.client(&address) else {
-                unanswered.push(address);
-                continue;
-            };
-            let request = request.clone();
-            asked.spawn(async move {
-                let answer = timeout(PROBE_TIMEOUT, client.probe(request)).await;
-                (address, answer.ok().and_then(Result::ok).map(tonic::Response::into_inner))
-            });
+        let mut answers = Answers::default();
+        let listed = self.addresses().await;
+        self.ask(listed.clone(), &mut answers).await;
+        if answers.peers.is_empty() {
+            let mut remembered = self.remembered();
+            remembered.retain(|address| !listed.contains(address));
+            self.ask(remembered, &mut answers).await;
         }
-        let mut peers: BTreeMap<StoreId, PeerView> = BTreeMap::new();
-        let mut members = Vec::new();
-        for (address, answer) in asked.join_all().await {
-            match answer.as_ref().and_then(read_answer) {
-                Some(peer) if peer.founder.store == local.store => {}
-                Some(peer) => {
-                    members.extend(peer.cluster.map(|cluster| (cluster, address)));
-                    peers.insert(peer.founder.store, peer);
-                }
-                // This node's own listener may be slow to answer; it is not somebody else.
-                None if address == local.address => {}
-                None => unanswered.push(address),
-            }
-        }
+        let Answers { peers, mut members, unanswered } = answers;
         members.sort();
         let peers: Vec<PeerView> = peers.into_values().collect();
         let is_settled = self.is_settled(&peers);
@@ -110,6 +91,41 @@ impl Peers {
             is_settled,
         };
         Round { view, unanswered, members }
+    }
+
+    async fn ask(&mut self, addresses: Vec<String>, answers: &mut Answers) {
+        let local = self.state.local().clone();
+        let request = probe_request(&self.state);
+        let mut asked = JoinSet::new();
+        for address in addresses {
+            let Some(mut client) = self.client(&address) else {
+                answers.unanswered.push(address);
+                continue;
+            };
+            let request = request.clone();
+            asked.spawn(async move { (address, ask_one(&mut client, request).await) });
+        }
+        for (address, answer) in asked.join_all().await {
+            match answer {
+                Some(peer) if peer.founder.store == local.store => {}
+                Some(peer) => {
+                    answers.members.extend(peer.cluster.map(|cluster| (cluster, address)));
+                    answers.peers.insert(peer.founder.store, peer);
+                }
+                // This node's own listener may be slow to answer; it is not somebody else.
+                None if address == local.address => {}
+                None => answers.unanswered.push(address),
+            }
+        }
+    }
+
+    /// The addresses that the directory had when this node last saw it; none before it saw one.
+    fn remembered(&self) -> Vec<String> {
+        let remembered = self.state.remembered_addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "remembered addresses cannot be read");
+            Vec::new()
+        });
+        remembered.into_iter().map(|(_, address)| address).take(ADDRESSES_MAX).collect()
     }
 
     async fn addresses(&self) -> Vec<String> {
@@ -142,6 +158,55 @@ impl Peers {
             }
         }
     }
+}
+
+/// What probes showed so far.
+#[derive(Default)]
+struct Answers {
+    peers: BTreeMap<StoreId, PeerView>,
+    members: Vec<(ClusterId, String)>,
+    unanswered: Vec<String>,
+}
+
+fn probe_request(state: &PeerState) -> ProbeRequest {
+    let local = state.local();
+    let founder = Some(wire_founder(&local.founder()));
+    ProbeRequest { founder, bootstrap_expect: local.bootstrap_expect }
+}
+
+async fn ask_one(client: &mut PeerClient<Channel>, request: ProbeRequest) -> Option<PeerView> {
+    let answer = timeout(PROBE_TIMEOUT, client.probe(request)).await.ok()?.ok()?;
+    read_answer(&answer.into_inner())
+}
+
+/// The store of the node that answers at an address now; `None` if none does.
+pub(crate) async fn store_at(state: &PeerState, address: &str) -> Option<StoreId> {
+    let peer = ask_one(&mut client(address)?, probe_request(state)).await?;
+    Some(peer.founder.store)
+}
+
+/// Introduces this node to the nodes at these addresses, all at once. One that turns its store away for good
+/// stops it (see [`PeerState::turned_away`]); silence says nothing. The answer is that of a node which still
+/// hears an earlier process of this store.
+pub(super) async fn introduce(state: &Arc<PeerState>, addresses: Vec<String>) -> Option<Refusal> {
+    let mut asked = JoinSet::new();
+    for address in addresses {
+        let Some(mut client) = client(&address) else { continue };
+        let request =
+            HelloRequest { identity: Some(state.identity()), lane: internal::Lane::Control.into() };
+        asked.spawn(async move { timeout(PROBE_TIMEOUT, client.hello(request)).await });
+    }
+    let mut doubt = None;
+    for answer in asked.join_all().await {
+        if let Ok(Ok(answer)) = answer
+            && let Some(hello_response::Answer::Refusal(refusal)) = answer.into_inner().answer
+        {
+            state.turned_away(&refusal);
+            let is_doubt = refusal.reason() == RefusalReason::StillAlive;
+            doubt = doubt.or(is_doubt.then_some(refusal));
+        }
+    }
+    doubt
 }
 
 /// The addresses behind a name. A name that is not known yet has none.

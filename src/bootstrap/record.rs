@@ -15,12 +15,18 @@ pub const ROW_PROMISE: &[u8] = b"node/promise";
 pub const ROW_MEMBERSHIP: &[u8] = b"node/membership";
 /// Row that is there once a founder has made the directory's group.
 pub const ROW_FOUNDED: &[u8] = b"node/founded";
+/// Row that is there once other nodes have turned the store away for good: a [`TurnedAway`].
+pub const ROW_TURNED_AWAY: &[u8] = b"node/turned-away";
 /// Row of remembered addresses.
 pub const ROW_ADDRESSES: &[u8] = b"node/addresses";
 /// The rows of the highest boot counters seen begin with this; a store id follows.
 const ROWS_BOOTS: &[u8] = b"peer/boots/";
 
 const VERSION: u8 = 1;
+const WHY_REMOVED: u8 = 1;
+const WHY_ROLLED_BACK: u8 = 2;
+/// Longest text that is kept of what another node said, in bytes.
+const DETAIL_BYTES_MAX: usize = 1024;
 /// Most addresses that are remembered.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -29,12 +35,34 @@ pub fn boots_row(store: StoreId) -> Vec<u8> {
     [ROWS_BOOTS, &store.0].concat()
 }
 
-/// Reads the value of a boot counter's row.
-pub fn decode_boots(value: &[u8]) -> Result<u64, DecodeError> {
-    let mut reader = Reader::new(value);
-    let boots = reader.u64("boot counter")?;
-    reader.finish()?;
-    Ok(boots)
+/// The highest boot counter that a store was seen with, and by which process: a store counts each start, so
+/// another process with the same counter runs on a copy. Row: `boots u64 ‖ process id 16`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SeenBoots {
+    /// The counter; 0 if the store was never seen.
+    pub boots: u64,
+    /// What the process drew when it started; none if it did not say.
+    pub instance: Option<[u8; 16]>,
+}
+
+impl SeenBoots {
+    /// The row's value.
+    pub fn encode(&self) -> Vec<u8> {
+        let instance: &[u8] = self.instance.as_ref().map_or(&[], |instance| instance);
+        [&self.boots.to_be_bytes(), instance].concat()
+    }
+
+    /// Reads the row's value. Errors on any other length than 8 or 24 bytes.
+    pub fn decode(value: &[u8]) -> Result<SeenBoots, DecodeError> {
+        let mut reader = Reader::new(value);
+        let boots = reader.u64("boot counter")?;
+        let instance = match reader.remaining() {
+            0 => None,
+            _ => Some(reader.array("process id")?),
+        };
+        reader.finish()?;
+        Ok(SeenBoots { boots, instance })
+    }
 }
 
 /// A node's place in its cluster.
@@ -71,6 +99,45 @@ impl MembershipRow {
             return Err(DecodeError::Invalid { field: "membership", rule: "names no node" });
         }
         Ok(MembershipRow { node, name, genesis })
+    }
+}
+
+/// That the store must not be used again, and what another node said about it. Kept, because a process that is
+/// started again and again would look newer each time, until its counter of starts passed the true one's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TurnedAway {
+    /// True if the node was removed, false if the directory is a copy or went back in time.
+    pub is_removed: bool,
+    /// In words.
+    pub detail: String,
+}
+
+impl TurnedAway {
+    /// `version u8 ‖ why u8 ‖ detail (u16 len)`; a detail over its limit is cut.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut out = Writer::new(&mut bytes);
+        out.u8(VERSION);
+        out.u8(if self.is_removed { WHY_REMOVED } else { WHY_ROLLED_BACK });
+        let end = self.detail.floor_char_boundary(DETAIL_BYTES_MAX);
+        out.bytes_u16(&self.detail.as_bytes()[..end]);
+        bytes
+    }
+
+    /// Reads what [`TurnedAway::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<TurnedAway, DecodeError> {
+        let mut reader = versioned(bytes, "turned away version")?;
+        let is_removed = match reader.u8("why it was turned away")? {
+            WHY_REMOVED => true,
+            WHY_ROLLED_BACK => false,
+            other => {
+                let (field, value) = ("why it was turned away", other.into());
+                return Err(DecodeError::UnknownValue { field, value });
+            }
+        };
+        let detail = reader.text_u16("detail", DETAIL_BYTES_MAX)?.to_owned();
+        reader.finish()?;
+        Ok(TurnedAway { is_removed, detail })
     }
 }
 
@@ -147,8 +214,26 @@ mod tests {
             assert!(MembershipRow::decode(&row[..end]).is_err(), "cut at {end}");
         }
         assert!(MembershipRow::decode(&[row.as_slice(), &[0]].concat()).is_err());
-        assert_eq!(decode_boots(&5_u64.to_be_bytes()), Ok(5));
-        assert!(decode_boots(&[0; 9]).is_err());
+        for instance in [None, Some([9; 16])] {
+            let seen = SeenBoots { boots: 5, instance };
+            assert_eq!(SeenBoots::decode(&seen.encode()), Ok(seen));
+        }
+        for len in [0, 7, 9, 23, 25] {
+            assert!(SeenBoots::decode(&vec![0; len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn being_turned_away_is_kept_in_bounded_words() {
+        for is_removed in [true, false] {
+            let row = TurnedAway { is_removed, detail: "é".repeat(600) };
+            let read = TurnedAway::decode(&row.encode()).expect("reads what it wrote");
+            assert_eq!((read.is_removed, read.detail), (is_removed, "é".repeat(512)));
+        }
+        let row = TurnedAway { is_removed: false, detail: "x".to_owned() }.encode();
+        assert_eq!(hex::encode(&row), "0102000178");
+        assert!(TurnedAway::decode(&[1, 3, 0, 0]).is_err());
+        assert!((0..row.len()).all(|end| TurnedAway::decode(&row[..end]).is_err()));
     }
 
     #[test]

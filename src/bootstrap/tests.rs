@@ -6,7 +6,8 @@ use std::time::Duration;
 use ledger_types::{ClusterId, NodeId, StoreId};
 
 use super::*;
-use crate::peer::test_nodes::{Crash, MemoryRows, TestNode};
+use crate::peer::Membership;
+use crate::peer::test_nodes::{Crash, MemoryRows, TestNode, pair};
 
 fn settings(addresses: &[String]) -> BootstrapSettings {
     let peers = PeerSource::Listed(addresses.to_vec());
@@ -191,6 +192,64 @@ async fn another_name_on_a_members_directory_is_refused() {
         Err(BootstrapError::State(error)) => assert_eq!(error, expected),
         other => panic!("not refused: {other:?}"),
     }
+}
+
+/// A restart of a member on these rows, its store opened `boots` times by now.
+async fn start_again(
+    of: &TestNode,
+    rows: &Arc<MemoryRows>,
+    boots: u64,
+    peers: &[String],
+) -> Result<Established, BootstrapError> {
+    let mut local = of.state.local().clone();
+    local.boot_counter = boots;
+    establish(&PeerState::open(rows.clone(), local)?, &settings(peers)).await
+}
+
+fn stopped_by(outcome: Result<Established, BootstrapError>) -> StateError {
+    match outcome {
+        Err(BootstrapError::State(error)) => error,
+        other => panic!("not turned away: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_removed_store_does_not_start_again() {
+    let (first, second) = pair().await;
+    let peers = [second.address.clone()];
+    start_again(&first, &first.rows, 2, &peers).await.expect("a member");
+    second.book.set(NodeId(1), &first.address, Membership::Removed);
+    let error = stopped_by(start_again(&first, &first.rows, 3, &peers).await);
+    assert!(matches!(error, StateError::Removed { .. }), "{error:?}");
+    // It knows from now on, without asking anybody.
+    let error = stopped_by(start_again(&first, &first.rows, 4, &[]).await);
+    assert!(matches!(error, StateError::Removed { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_old_copy_of_a_directory_does_not_start_however_often_it_is_tried() {
+    let (first, second) = pair().await;
+    let peers = [second.address.clone()];
+    let copy = first.rows.copy();
+    for boots in 2..=4 {
+        start_again(&first, &first.rows, boots, &peers).await.expect("the original goes on");
+    }
+    let error = stopped_by(start_again(&first, &copy, 2, &peers).await);
+    assert!(matches!(error, StateError::RolledBack { .. }), "{error:?}");
+    // Its counter would pass the original's with time.
+    let error = stopped_by(start_again(&first, &copy, 9, &peers).await);
+    assert!(matches!(error, StateError::RolledBack { .. }), "{error:?}");
+    start_again(&first, &first.rows, 5, &peers).await.expect("the original is not disturbed");
+}
+
+#[tokio::test]
+async fn remembered_addresses_are_asked_when_the_configured_ones_are_silent() {
+    let (first, second) = pair().await;
+    let addresses = vec![(NodeId(2), second.address.clone())];
+    first.state.remember_addresses(&addresses).expect("writes");
+    second.book.set(NodeId(1), &first.address, Membership::Removed);
+    let error = stopped_by(start_again(&first, &first.rows, 2, &[]).await);
+    assert!(matches!(error, StateError::Removed { .. }), "{error:?}");
 }
 
 #[tokio::test]

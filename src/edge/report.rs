@@ -8,7 +8,7 @@ use std::time::Duration;
 use ledger_proof::system_entity::ReplicaRole as EntityRole;
 use ledger_proto::convert::reads;
 use ledger_proto::v1;
-use ledger_shard::{GroupStatus, Role};
+use ledger_shard::{ConfState, GroupStatus, MemberProgress, Role, SnapshotPhase};
 use ledger_types::{ClusterId, GroupId, NodeId};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -134,6 +134,46 @@ fn wire_group(context: &NodeContext, status: &GroupStatus) -> v1::GroupStatus {
         vaults_count: vault_count(context, status.group),
         learners: learners(context, status.group),
         hibernated: false,
+        first_index: status.first_index,
+        log_bytes: status.log_bytes,
+        oldest_entry_age_seconds: age_seconds(context.shard.now().wall_ns, status.oldest_entry_ns),
+        is_asleep: status.is_asleep,
+        snapshot_phase: wire_phase(status.snapshot).into(),
+        configuration: Some(wire_configuration(&status.conf_state)),
+        members: status.members.iter().map(|one| wire_member(one, status.last_index)).collect(),
+    }
+}
+
+/// Whole seconds since a moment, 0 for none; both in Unix nanoseconds.
+pub(crate) fn age_seconds(now_ns: u64, since_ns: u64) -> u64 {
+    if since_ns == 0 { 0 } else { now_ns.saturating_sub(since_ns) / 1_000_000_000 }
+}
+
+fn wire_phase(phase: SnapshotPhase) -> v1::SnapshotPhase {
+    match phase {
+        SnapshotPhase::None => v1::SnapshotPhase::None,
+        SnapshotPhase::Fetching => v1::SnapshotPhase::Fetching,
+        SnapshotPhase::Installing => v1::SnapshotPhase::Installing,
+    }
+}
+
+fn wire_configuration(conf: &ConfState) -> v1::Configuration {
+    v1::Configuration {
+        voters: conf.voters.clone(),
+        learners: conf.learners.clone(),
+        voters_outgoing: conf.voters_outgoing.clone(),
+        learners_next: conf.learners_next.clone(),
+    }
+}
+
+fn wire_member(member: &MemberProgress, last_index: u64) -> v1::MemberStatus {
+    v1::MemberStatus {
+        node_id: member.replica.node.0,
+        incarnation: member.replica.incarnation.0,
+        matched_index: member.matched,
+        lag_entries: last_index.saturating_sub(member.matched),
+        is_active: member.is_active,
+        snapshot_index: member.snapshot_index,
     }
 }
 
@@ -172,4 +212,41 @@ async fn known_nodes(context: &NodeContext) -> Vec<v1::KnownNode> {
 async fn can_connect(address: &str) -> bool {
     let connecting = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(address));
     matches!(connecting.await, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_shard::Replica;
+    use ledger_types::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_told_with_what_it_lacks() {
+        let replica = Replica { incarnation: Incarnation(1001), node: NodeId(4) };
+        let member = MemberProgress { replica, matched: 90, is_active: true, snapshot_index: 80 };
+        let told = wire_member(&member, 100);
+        assert_eq!((told.node_id, told.incarnation, told.matched_index), (4, 1001, 90));
+        assert_eq!((told.lag_entries, told.is_active, told.snapshot_index), (10, true, 80));
+        // The last index is read a moment earlier and may be the smaller one.
+        assert_eq!(wire_member(&member, 80).lag_entries, 0);
+    }
+
+    #[test]
+    fn a_change_of_members_shows_both_sets() {
+        let (voters, voters_outgoing) = (vec![2, 3, 1001], vec![1, 2, 3]);
+        let (learners, learners_next) = (vec![1002], vec![1]);
+        let conf = ConfState { voters, learners, voters_outgoing, learners_next };
+        let told = wire_configuration(&conf);
+        assert_eq!((told.voters, told.learners), (conf.voters, conf.learners));
+        assert_eq!(told.voters_outgoing, conf.voters_outgoing);
+        assert_eq!(told.learners_next, conf.learners_next);
+    }
+
+    #[test]
+    fn an_age_is_whole_seconds_and_never_negative() {
+        assert_eq!(age_seconds(10_999_999_999, 1_000_000_000), 9);
+        assert_eq!(age_seconds(10, 0), 0);
+        assert_eq!(age_seconds(10, 20), 0);
+    }
 }

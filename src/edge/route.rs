@@ -11,6 +11,7 @@ use ledger_proof::system_entity::{SystemEntity as _, VaultEntity};
 use ledger_proto::convert::Consistency;
 use ledger_proto::internal::LookupVaultRequest;
 use ledger_proto::internal::peer_client::PeerClient;
+use ledger_router::placement::voters_of;
 use ledger_router::{Reach, Route, RouteError, RouteRequest, Target, decide};
 use ledger_shard::{QueryError, Refusal, Role, VaultRow};
 use ledger_types::{GroupId, NodeId, OwnerEpoch, VaultRef};
@@ -107,10 +108,10 @@ pub(super) struct Call {
     pub is_forwarded: bool,
 }
 
-/// Groups with a replica here whose leader this node does not know.
+/// Groups with a replica here whose leader this node does not know. One that sleeps is not looking for one.
 pub(super) fn leaderless_groups(context: &NodeContext) -> usize {
     let statuses = context.shard.statuses();
-    statuses.iter().filter(|status| status.leader.is_none()).count()
+    statuses.iter().filter(|status| status.leader.is_none() && !status.is_asleep).count()
 }
 
 impl Call {
@@ -195,31 +196,57 @@ impl Call {
         let RouteRequest { vault, reach, .. } = *request;
         match decide(context.directory.current(), &context.leaders, request) {
             Ok(Route::Local { group, owner_epoch }) => {
-                let here = context.shard.leader(group);
-                if reach == Reach::Leader && here.is_none_or(|(role, ..)| role != Role::Leader) {
+                if reach == Reach::Leader && !self.leads(group) {
                     self.learn_here(group);
                     return Err(Failure::NotLeader { group, leader: None });
                 }
-                if here.is_none() {
-                    return Err(Failure::not_ready("the replica here has not started"));
+                if reach == Reach::AnyReplica && !self.is_readable(group) {
+                    // As if there were no replica here: what it has is no state of the group yet.
+                    return self.try_place(&RouteRequest { reach: Reach::Leader, ..*request });
                 }
                 Ok(Place::Here(Owner { vault, group, epoch: owner_epoch }))
             }
-            Ok(Route::Forward { target, group }) => {
-                let leader = LeaderAddress { node: target.node, address: target.address };
-                let channel = context.channels.channel(&leader.address);
-                let channel =
-                    channel.ok_or_else(|| Failure::not_ready("a node's address is malformed"))?;
-                Ok(Place::There(Remote { group, leader, channel }))
-            }
+            Ok(Route::Forward { target, group }) => self.there(group, target),
             Ok(Route::Lookup { vault }) => Err(Failure::UnknownVault(vault)),
+            Err(RouteError::NoLeader { group }) if !self.is_readable(group) => {
+                let failure = self.no_route(RouteError::NoLeader { group });
+                let target = self.other_voter(group, request.attempt).ok_or(failure)?;
+                self.there(group, target)
+            }
             Err(error) => Err(self.no_route(error)),
         }
     }
 
-    /// Takes over what this node's own replica says of its group's leader, which hints hear of a little later.
+    fn there(&self, group: GroupId, target: Target) -> Result<Place, Failure> {
+        let leader = LeaderAddress { node: target.node, address: target.address };
+        let channel = self.context.channels.channel(&leader.address);
+        let channel = channel.ok_or_else(|| Failure::not_ready("a node's address is malformed"))?;
+        Ok(Place::There(Remote { group, leader, channel }))
+    }
+
+    /// True if the replica here has a state of the group: not before a new replica's first snapshot, nor while
+    /// one is installed. A sleeping replica has one, in its rows.
+    fn is_readable(&self, group: GroupId) -> bool {
+        self.context.shard.is_readable(group)
+    }
+
+    /// A voter on another node. The replica here is too new to know the leader, and the others are not.
+    fn other_voter(&self, group: GroupId, attempt: u32) -> Option<Target> {
+        let directory = self.context.directory.current();
+        let mut voters = voters_of(&*directory.shard(group)?);
+        voters.retain(|voter| voter.node != self.local());
+        let node = voters.get(attempt as usize % voters.len().max(1))?.node;
+        Some(Target { node, address: self.address(node)? })
+    }
+
+    /// Takes over what this node's own replica says of its group's leader, which hints hear of a little later. A
+    /// replica that sleeps knows of none and is woken, so that it takes part in finding one.
     fn learn_here(&self, group: GroupId) {
-        if let Some((role, term, leader)) = self.context.shard.leader(group) {
+        let shard = &self.context.shard;
+        if let Some((role, term, leader)) = shard.leader(group) {
+            if leader.is_none() && shard.status(group).is_some_and(|status| status.is_asleep) {
+                shard.wake(group);
+            }
             self.context.leaders.learn(group, term, leader);
             if role != Role::Leader {
                 self.context.leaders.suspect(group, self.local());

@@ -37,6 +37,7 @@ use super::status::Failure;
 use crate::commands::CommandService;
 use crate::metrics::RequestMetrics;
 use crate::peer::{PeerService, PeerState};
+use crate::snapshots::SnapshotService;
 
 /// Flow-control window of a stream: a largest request and its framing arrive without waiting.
 const STREAM_WINDOW_BYTES: u32 = 9 * 1024 * 1024;
@@ -107,8 +108,11 @@ struct Door {
 impl Door {
     fn new(slot: Arc<NodeSlot>, metrics: Arc<RequestMetrics>, peers: Arc<PeerState>) -> Door {
         let commands = CommandsServer::new(LateCommands { slot: slot.clone() });
+        let node = slot.clone();
+        let find = move || node.peek().map(|context| context.snapshots.clone());
         let internal = Routes::new(PeerService::new(peers.clone()).into_server())
-            .add_service(commands.max_decoding_message_size(COMMAND_BYTES_MAX));
+            .add_service(commands.max_decoding_message_size(COMMAND_BYTES_MAX))
+            .add_service(SnapshotService::new(find).into_server());
         let edge = Arc::new(Edge::new(slot, peers));
         let descriptors = || {
             tonic_reflection::server::Builder::configure()

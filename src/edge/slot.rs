@@ -199,6 +199,10 @@ impl NodeSlot {
             sample.bytes_in_flight = (requests as u64, messages as u64);
             sample.storage_bytes = storage_bytes(&context.config.data_dir);
             sample.vaults_healthy = super::vaults::local_vaults(context);
+            sample.peers = context.peer_metrics.snapshot();
+            sample.snapshot_fetches = context.fetcher.running() as u64;
+            sample.snapshot_streams = context.snapshots.streams_open() as u64;
+            sample.wall_ns = context.shard.now().wall_ns;
             context.shard.refresh();
         }
         sample

@@ -7,7 +7,7 @@
 //! Voter set: `count u16 ‖ (name length u16 ‖ name ‖ public key 32) repeated`.
 
 use ledger_proof::Writer;
-use ledger_proof::system_entity::bundle_key;
+use ledger_proof::system_entity::{bundle_key, bundle_link_key};
 use ledger_proto::convert::{Consistency, ids};
 use ledger_proto::v1;
 use ledger_shard::VaultRow;
@@ -56,7 +56,10 @@ impl Edge {
         {
             // The first bundle stays as it is: there is nothing that it could be proved with.
             if number > 1 {
-                *bundle = self.link(&call, number).await?;
+                *bundle = match stored_link(&call, number)? {
+                    Some(link) => link,
+                    None => self.link(&call, number).await?,
+                };
             }
         }
         Ok(Response::from_parts(headers, answer, extensions))
@@ -92,6 +95,14 @@ fn stored_bundles(call: &Call, from: u64) -> Result<Vec<Vec<u8>>, Failure> {
         }
     }
     Ok(bundles)
+}
+
+/// The proof that was kept when the voters changed: signed by the voters of the bundle before, whose keys may
+/// be gone by now. Without one, as long as they still vote, a new one does as well.
+fn stored_link(call: &Call, number: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let found = call.context.reader.entity(VaultRef::SYSTEM, &bundle_link_key(number));
+    let found = found.map_err(|error| query_failure(VaultRef::SYSTEM, error))?;
+    Ok(found.map(|entity| entity.value))
 }
 
 fn voter_sets(context: &NodeContext, group: GroupId) -> Result<Vec<Vec<u8>>, Failure> {

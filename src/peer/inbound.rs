@@ -18,7 +18,7 @@ use ledger_proto::internal::{
     Refusal, RefusalReason, adopt_response, hello_response, join_response, promise_response,
 };
 use ledger_shard::GroupMessage;
-use ledger_types::{GroupId, Incarnation, StoreId, VaultRef};
+use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::Stream;
@@ -26,12 +26,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::metrics::add;
-use super::state::wire_founder;
+use super::state::{OpenStream, Speaker, wire_founder};
 use super::{
     DirectoryStream, FRAME_MESSAGES_MAX, JoinRefusal, JoiningNode, MESSAGE_BYTES_MAX, PeerState,
     Serving, StateError,
 };
 use crate::bootstrap::decide::{Refused, Standing};
+use crate::bootstrap::record::SeenBoots;
 use crate::bootstrap::{Founder, GenesisPromise};
 use crate::edge::status::Failure;
 
@@ -100,7 +101,8 @@ impl PeerService {
         let serving = self.serving()?;
         self.state.check_protocol(request.protocol_version)?;
         let node = self.joining_node(&request)?;
-        self.state.check_boots(node.store, request.boot_counter, false)?;
+        let seen = SeenBoots { boots: request.boot_counter, instance: None };
+        self.state.check_boots(node.store, seen, false)?;
         let joined = serving.directory.join(node).await;
         let number = joined.map_err(|refusal| self.join_refusal(refusal))?;
         let own = self.state.established().expect("a serving node belongs to a cluster");
@@ -145,16 +147,16 @@ impl PeerService {
     }
 
     /// Checks the first frame of a stream; tells whose it is.
-    fn check_first(&self, serving: &Serving, frame: &Frame) -> Result<StoreId, Refusal> {
+    fn check_first(&self, serving: &Serving, frame: &Frame) -> Result<(NodeId, Speaker), Refusal> {
         let malformed = |detail: String| self.state.refusal(RefusalReason::Malformed, detail);
         peers::lane(frame.lane).map_err(|error| malformed(error.to_string()))?;
-        let (node, store) = self.state.check_peer(frame.identity.as_ref(), &*serving.book)?;
-        let is_first = frame.sequence == 1 && frame.sender_store == store.0;
+        let (node, speaker) = self.state.check_peer(frame.identity.as_ref(), &*serving.book)?;
+        let is_first = frame.sequence == 1 && frame.sender_store == speaker.store.0;
         if !is_first || frame.messages.len() > FRAME_MESSAGES_MAX {
             return Err(malformed("the first frame is not the sender's first".to_owned()));
         }
         self.state.arrived(node);
-        Ok(store)
+        Ok((node, speaker))
     }
 }
 
@@ -200,9 +202,11 @@ impl Peer for PeerService {
             return Err(Failure::Malformed.into());
         };
         match self.check_first(serving, &first) {
-            Ok(store) => {
-                let (state, sink) = (self.state.clone(), serving.sink.clone());
-                let inbound = Inbound { state, sink, store, sequence: 1, replies };
+            Ok((node, speaker)) => {
+                let Serving { sink, book, .. } = serving.clone();
+                let (state, open) = (self.state.clone(), self.state.open_stream(speaker));
+                let inbound =
+                    Inbound { state, sink, book, node, speaker, sequence: 1, replies, _open: open };
                 let closing = self.state.closing();
                 inbound.deliver(first.messages);
                 tokio::spawn(inbound.receive(frames, closing));
@@ -326,9 +330,12 @@ impl Stream for UntilClosed {
 struct Inbound {
     state: Arc<PeerState>,
     sink: Arc<dyn super::FrameSink>,
-    store: StoreId,
+    book: Arc<dyn super::AddressBook>,
+    node: NodeId,
+    speaker: Speaker,
     sequence: u64,
     replies: mpsc::Sender<Result<FrameReply, Status>>,
+    _open: OpenStream,
 }
 
 impl Inbound {
@@ -340,8 +347,8 @@ impl Inbound {
                 _ = closing.wait_for(|closed| *closed) => return,
             };
             let Ok(Some(frame)) = next else { return };
-            if let Err(detail) = self.check(&frame) {
-                let refusal = Some(self.state.refusal(RefusalReason::Malformed, detail));
+            if let Err(refusal) = self.check(&frame) {
+                let refusal = Some(refusal);
                 let _ =
                     self.replies.send(Ok(FrameReply { refusal, ..FrameReply::default() })).await;
                 return;
@@ -361,17 +368,19 @@ impl Inbound {
         }
     }
 
-    fn check(&self, frame: &Frame) -> Result<(), &'static str> {
-        if frame.sender_store != self.store.0 {
-            return Err("a frame names another sender than its stream");
+    /// Checks a later frame, and that its sender still has the place that it was let in with.
+    fn check(&self, frame: &Frame) -> Result<(), Refusal> {
+        let malformed = |detail: &str| Err(self.state.refusal(RefusalReason::Malformed, detail));
+        if frame.sender_store != self.speaker.store.0 {
+            return malformed("a frame names another sender than its stream");
         }
         if frame.sequence != self.sequence + 1 {
-            return Err("frames are not counted one by one");
+            return malformed("frames are not counted one by one");
         }
         if frame.messages.len() > FRAME_MESSAGES_MAX {
-            return Err("a frame carries too many messages");
+            return malformed("a frame carries too many messages");
         }
-        Ok(())
+        self.state.check_still(self.node, self.speaker, &*self.book)
     }
 
     /// Hands the messages of a frame on, all at once.
@@ -389,6 +398,7 @@ impl Inbound {
             from: Incarnation(wire.from_incarnation),
             to: Incarnation(wire.to_incarnation),
             payload: wire.payload.into(),
+            log_floor: wire.log_floor,
         };
         self.sink.messages(messages.into_iter().map(message).collect());
     }

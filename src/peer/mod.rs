@@ -25,8 +25,8 @@ use tokio_stream::Stream;
 pub use inbound::PeerService;
 pub use metrics::{PeerMetrics, PeerMetricsSnapshot};
 pub use outbound::{Transport, TransportLimits};
-pub(crate) use state::wire_founder;
 pub use state::{LocalNode, NodeRows, PeerState, Serving, StateError};
+pub(crate) use state::{SILENCE, wire_founder};
 
 use crate::edge::status::Failure;
 

@@ -70,6 +70,8 @@ enum LinkError {
     Call(#[from] Status),
     #[error("refused ({}): {}", reason_name(.0), .0.detail)]
     Refused(Refusal),
+    #[error("not trusted ({}): {}", reason_name(.0), .0.detail)]
+    Distrusted(Refusal),
     #[error("the address leads to node {0}")]
     OtherNode(NodeId),
     #[error("the node ended the stream")]
@@ -256,6 +258,9 @@ impl LaneTask {
             };
             self.lose(&error, was_up, is_reported);
             is_reported = true;
+            if let LinkError::Refused(refusal) = &error {
+                self.shared.state.turned_away(refusal);
+            }
             tokio::select! {
                 () = tokio::time::sleep(self.pause(failures)) => failures += 1,
                 // A node that has just reached this one need not be waited for.
@@ -293,11 +298,11 @@ impl LaneTask {
             }
             None => {
                 let reason = RefusalReason::Malformed;
-                return Err(LinkError::Refused(state.refusal(reason, "an empty answer")));
+                return Err(LinkError::Distrusted(state.refusal(reason, "an empty answer")));
             }
         };
         let checked = state.check_peer(Some(&identity), &*self.shared.book);
-        let (node, _) = checked.map_err(LinkError::Refused)?;
+        let (node, _) = checked.map_err(LinkError::Distrusted)?;
         if node == self.node { Ok(()) } else { Err(LinkError::OtherNode(node)) }
     }
 

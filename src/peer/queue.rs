@@ -212,6 +212,7 @@ fn wire_message(message: GroupMessage) -> internal::GroupMessage {
         from_incarnation: message.from.0,
         to_incarnation: message.to.0,
         payload: Bytes::from(message.payload),
+        log_floor: message.log_floor,
     }
 }
 
@@ -237,7 +238,7 @@ mod tests {
 
     fn message(group: u64, bytes: usize) -> GroupMessage {
         let (from, to) = (Incarnation(1), Incarnation(2));
-        GroupMessage { group: GroupId(group), from, to, payload: vec![7; bytes] }
+        GroupMessage { group: GroupId(group), from, to, payload: vec![7; bytes], log_floor: 0 }
     }
 
     fn open(queue: &Arc<LaneQueue>) -> FrameStream {

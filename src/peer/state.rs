@@ -6,25 +6,34 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use ledger_proof::encoding::DecodeError;
-use ledger_proto::convert::peers;
-use ledger_proto::internal::{self, PeerIdentity, Refusal, RefusalReason};
+use ledger_proto::internal;
 use ledger_shard::{JoinError, Store, StoreError};
 use ledger_types::{ClusterId, NodeId, StoreId};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::metrics::add;
-use super::{AddressBook, DirectoryService, FrameSink, Membership, PROTOCOL_VERSION, PeerMetrics};
+use super::{AddressBook, DirectoryService, FrameSink, PeerMetrics};
 use crate::bootstrap::decide::{Refused, Standing, Write, answer_adopt, answer_promise};
 use crate::bootstrap::record::{
-    MembershipRow, ROW_ADDRESSES, ROW_FOUNDED, ROW_MEMBERSHIP, ROW_PROMISE, boots_row,
-    decode_addresses, decode_boots, encode_addresses,
+    MembershipRow, ROW_ADDRESSES, ROW_FOUNDED, ROW_MEMBERSHIP, ROW_PROMISE, ROW_TURNED_AWAY,
+    SeenBoots, TurnedAway, decode_addresses, encode_addresses,
 };
 use crate::bootstrap::{BootstrapError, Established, Founder, GenesisPromise};
 use crate::context::NodeIdentity;
+
+mod introductions;
+mod live;
+#[cfg(test)]
+mod tests;
+
+pub(super) use introductions::OpenStream;
+pub(crate) use live::SILENCE;
+pub(super) use live::Speaker;
+use live::{InstanceId, LiveStores};
 
 /// The durable rows in which a node keeps who it is. A returned write is on disk.
 pub trait NodeRows: Send + Sync {
@@ -90,9 +99,33 @@ pub enum StateError {
         /// The configured name.
         configured: String,
     },
+    /// Another node of the cluster says that this store was removed. The node must stop.
+    #[error(
+        "this node was removed from the cluster and must start with an empty data directory: {detail}"
+    )]
+    Removed {
+        /// What the other node said.
+        detail: String,
+    },
+    /// Another node of the cluster knows this store from a later time, or from another process. The node must
+    /// stop.
+    #[error("this data directory is a copy or was rolled back and must not be used: {detail}")]
+    RolledBack {
+        /// What the other node said.
+        detail: String,
+    },
     /// What was to be changed is not as it was when the change was decided.
     #[error("the node's standing changed meanwhile")]
     Superseded,
+}
+
+impl From<TurnedAway> for StateError {
+    fn from(TurnedAway { is_removed, detail }: TurnedAway) -> StateError {
+        match is_removed {
+            true => StateError::Removed { detail },
+            false => StateError::RolledBack { detail },
+        }
+    }
 }
 
 impl From<JoinError> for StateError {
@@ -156,13 +189,17 @@ struct Inner {
     membership: Option<MembershipRow>,
     is_founding_done: bool,
     seen_cluster: Option<ClusterId>,
-    boots: BTreeMap<StoreId, u64>,
+    boots: BTreeMap<StoreId, SeenBoots>,
 }
 
 /// A node's standing among the others; shared by the service, the transport and the bootstrap.
 pub struct PeerState {
     rows: Arc<dyn NodeRows>,
     local: LocalNode,
+    instance: InstanceId,
+    live: Mutex<LiveStores>,
+    /// When this process was first told that an earlier one of its store is still heard.
+    doubted: OnceLock<Instant>,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
     fault: watch::Sender<Option<StateError>>,
@@ -179,7 +216,8 @@ impl std::fmt::Debug for PeerState {
 }
 
 impl PeerState {
-    /// Reads the node's standing from its rows, and completes what a crash left half done.
+    /// Reads the node's standing from its rows, and completes what a crash left half done. Errors if another
+    /// node has turned the store away for good.
     pub fn open(
         rows: Arc<dyn NodeRows>,
         local: LocalNode,
@@ -193,6 +231,9 @@ impl PeerState {
         let state = PeerState {
             rows,
             local,
+            instance: InstanceId(rand::random()),
+            live: Mutex::new(LiveStores::new(Instant::now())),
+            doubted: OnceLock::new(),
             inner: Mutex::new(inner),
             changes: watch::channel(0).0,
             fault: watch::channel(None).0,
@@ -206,6 +247,10 @@ impl PeerState {
     }
 
     fn recover(&self) -> Result<(), StateError> {
+        let row = read_row(&*self.rows, ROW_TURNED_AWAY, "turned away", TurnedAway::decode)?;
+        if let Some(turned_away) = row {
+            return Err(turned_away.into());
+        }
         let mut inner = self.inner.lock();
         if let Some(membership) = &inner.membership {
             if membership.name != self.local.name {
@@ -268,14 +313,15 @@ impl PeerState {
         self.changes.subscribe()
     }
 
-    /// Waits for a failed write of the node's rows, after which the node must stop.
+    /// Waits for a reason why the node must stop: a failed write of its rows, or other nodes that turn its
+    /// store away for good.
     pub async fn failed(&self) -> StateError {
         let mut fault = self.fault.subscribe();
         let seen = fault.wait_for(Option::is_some).await.expect("the sender lives in self");
         seen.clone().expect("waited for a fault")
     }
 
-    /// The failed write, if there was one.
+    /// The reason to stop, if there is one.
     pub fn fault(&self) -> Option<StateError> {
         self.fault.borrow().clone()
     }
@@ -399,6 +445,14 @@ impl PeerState {
         Ok(read.unwrap_or_default())
     }
 
+    /// Keeps that the store must not be used any more, and stops the node.
+    fn leave(&self, turned_away: TurnedAway) {
+        // A failed write has stopped the node already.
+        if self.put(ROW_TURNED_AWAY, &turned_away.encode()).is_ok() {
+            self.break_down(&turned_away.into());
+        }
+    }
+
     fn store_promise(&self, inner: &mut Inner, promise: &GenesisPromise) -> Result<(), StateError> {
         self.put(ROW_PROMISE, &promise.encode())?;
         inner.standing = Standing::Promised(promise.clone());
@@ -429,144 +483,17 @@ impl PeerState {
     }
 
     fn break_down(&self, error: &StateError) {
-        tracing::error!(%error, "the node's own rows cannot be written");
-        self.fault.send_replace(Some(error.clone()));
+        tracing::error!(%error, "the node cannot go on");
+        // The first reason counts; later ones may follow from it.
+        self.fault.send_if_modified(|fault| {
+            let is_first = fault.is_none();
+            fault.get_or_insert_with(|| error.clone());
+            is_first
+        });
     }
 
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
-    }
-
-    /// How this node introduces itself.
-    pub(super) fn identity(&self) -> PeerIdentity {
-        let inner = self.inner.lock();
-        let membership = inner.membership.as_ref();
-        let cluster = membership.map(|row| row.genesis.cluster());
-        PeerIdentity {
-            cluster_id: peers::wire_cluster(cluster),
-            store_id: self.local.store.0.to_vec(),
-            name: self.local.name.clone(),
-            node_id: membership.map_or(0, |row| row.node.0),
-            boot_counter: self.local.boot_counter,
-            protocol_version: PROTOCOL_VERSION,
-            address: self.local.address.clone(),
-            feature_level: self.local.feature_level,
-        }
-    }
-
-    /// Turns a node away.
-    pub(super) fn refusal(&self, reason: RefusalReason, detail: impl Into<String>) -> Refusal {
-        add(&self.metrics.refusals, 1);
-        let inner = self.inner.lock();
-        let cluster = inner.membership.as_ref().map(|row| row.genesis.cluster());
-        Refusal {
-            reason: reason.into(),
-            detail: detail.into(),
-            cluster_id: peers::wire_cluster(cluster),
-            leader_address: String::new(),
-        }
-    }
-
-    /// Checks that an introduction is that of a node of this cluster, neither removed nor rolled back.
-    /// `book` tells what is known of its number.
-    pub(super) fn check_peer(
-        &self,
-        identity: Option<&PeerIdentity>,
-        book: &dyn AddressBook,
-    ) -> Result<(NodeId, StoreId), Refusal> {
-        let refuse = |reason, detail: &str| Err(self.refusal(reason, detail));
-        let Some(identity) = identity else {
-            return refuse(RefusalReason::Malformed, "the node does not say who it is");
-        };
-        let Standing::Member(own) = self.standing() else {
-            return refuse(RefusalReason::NotBootstrapped, "this node belongs to no cluster yet");
-        };
-        self.check_protocol(identity.protocol_version)?;
-        match peers::cluster("cluster_id", &identity.cluster_id) {
-            Ok(Some(cluster)) if cluster == own => {}
-            Ok(_) => {
-                let reason = RefusalReason::OtherCluster;
-                return refuse(reason, "the node belongs to another cluster or to none");
-            }
-            Err(error) => return refuse(RefusalReason::Malformed, &error.to_string()),
-        }
-        let store = self.parse_store(&identity.store_id)?;
-        let node = NodeId(identity.node_id);
-        if node == NodeId(0) || store == self.local.store {
-            return refuse(RefusalReason::Malformed, "the node is this one, or has no number");
-        }
-        let membership = book.membership(node);
-        match membership {
-            Membership::Removed => {
-                return refuse(RefusalReason::Removed, "the node was taken out of the cluster");
-            }
-            Membership::Member(known) if known != store => {
-                let detail = "the directory knows that node with another store";
-                return refuse(RefusalReason::UnknownStore, detail);
-            }
-            Membership::Member(_) | Membership::Unknown => {}
-        }
-        let is_member = membership != Membership::Unknown;
-        self.check_boots(store, identity.boot_counter, is_member)?;
-        Ok((node, store))
-    }
-
-    /// Checks that both sides speak one protocol.
-    pub(super) fn check_protocol(&self, version: u32) -> Result<(), Refusal> {
-        if version == PROTOCOL_VERSION {
-            return Ok(());
-        }
-        let detail = format!("protocol version {version}; this node speaks {PROTOCOL_VERSION}");
-        Err(self.refusal(RefusalReason::ProtocolVersion, detail))
-    }
-
-    /// Reads a store id off the wire.
-    pub(super) fn parse_store(&self, bytes: &[u8]) -> Result<StoreId, Refusal> {
-        let read = peers::store("store_id", bytes);
-        read.map_err(|error| self.refusal(RefusalReason::Malformed, error.to_string()))
-    }
-
-    /// Checks that a store's boot counter has not gone back. With `remember`, a higher one than before
-    /// is durable before this returns; strangers are not remembered, so that they cannot fill the store.
-    pub(super) fn check_boots(
-        &self,
-        store: StoreId,
-        boots: u64,
-        remember: bool,
-    ) -> Result<(), Refusal> {
-        match self.highest_boots(store, boots, remember) {
-            Ok(known) if boots >= known => Ok(()),
-            Ok(known) => {
-                let detail = format!(
-                    "store {store} says it was opened {boots} times and was seen at {known}: its \
-                     disk is a copy or went back in time"
-                );
-                Err(self.refusal(RefusalReason::RolledBack, detail))
-            }
-            Err(error) => {
-                let detail = format!("this node's store failed: {error}");
-                Err(self.refusal(RefusalReason::Unspecified, detail))
-            }
-        }
-    }
-
-    fn highest_boots(&self, store: StoreId, boots: u64, remember: bool) -> Result<u64, StateError> {
-        let mut inner = self.inner.lock();
-        let row = boots_row(store);
-        let known = match inner.boots.get(&store) {
-            Some(known) => *known,
-            None => {
-                let read = read_row(&*self.rows, &row, "boot counter", decode_boots)?;
-                read.unwrap_or(0)
-            }
-        };
-        if remember && boots > known {
-            self.put(&row, &boots.to_be_bytes())?;
-        }
-        if remember {
-            inner.boots.insert(store, known.max(boots));
-        }
-        Ok(known)
     }
 }
 

@@ -48,6 +48,13 @@ impl MemoryRows {
         Arc::default()
     }
 
+    /// The same rows on another disk.
+    pub(crate) fn copy(&self) -> Arc<MemoryRows> {
+        let rows = self.rows.lock();
+        let (values, cluster) = (rows.values.clone(), rows.cluster);
+        Arc::new(MemoryRows { rows: Mutex::new(Rows { values, cluster, ..Rows::default() }) })
+    }
+
     pub(crate) fn crash_at(&self, crash: Crash) {
         self.rows.lock().crash = Some(crash);
     }

@@ -30,7 +30,8 @@ fn transport(node: &TestNode, limits: TransportLimits) -> Arc<Transport> {
 /// A message to node 2 whose group is its number.
 fn message(number: u64, lane: Lane, bytes: usize) -> OutMessage {
     let (from, to) = (Incarnation(1), Incarnation(2));
-    let message = GroupMessage { group: GroupId(number), from, to, payload: vec![9; bytes] };
+    let (group, payload) = (GroupId(number), vec![9; bytes]);
+    let message = GroupMessage { group, from, to, payload, log_floor: number + 1 };
     OutMessage { node: NodeId(2), lane, message }
 }
 
@@ -89,6 +90,7 @@ async fn messages_arrive_once_and_in_order_in_few_frames() {
         (message.from, message.to, message.payload.len()),
         (Incarnation(1), Incarnation(2), 300)
     );
+    assert_eq!(message.log_floor, message.group.0 + 1);
 }
 
 #[tokio::test]

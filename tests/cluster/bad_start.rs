@@ -112,6 +112,7 @@ async fn clusters_do_not_mix() {
         protocol_version: 1,
         address: other.address(),
         feature_level: 1,
+        instance_id: vec![1; 16],
     };
     let refusal = refused(hello(&home, stranger.clone()).await);
     assert_eq!(refusal.reason(), internal::RefusalReason::OtherCluster, "{refusal:?}");

@@ -1,5 +1,6 @@
 //! A cluster for one test, and the calls that tests make again and again.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use tonic_types::StatusExt as _;
 
 /// Longest time for anything that a test waits for.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest time until a server that must not run has ended.
+const END_TIME_MAX: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// One cluster at a time.
 static TURN: Semaphore = Semaphore::const_new(1);
@@ -115,6 +118,18 @@ impl Cluster {
         vaults
     }
 
+    /// The calls of every node that runs.
+    pub(crate) fn running(&self) -> Vec<Node> {
+        let running = self.servers.iter().filter(|server| server.process_id().is_some());
+        running.map(|server| Node::at(&server.address())).collect()
+    }
+
+    /// The value of a metric without labels that a node tells now.
+    pub(crate) async fn metric(&self, number: usize, name: &str) -> f64 {
+        let (_, text) = self.servers[number].http_get("/metrics").await.unwrap();
+        metric(&text, name).unwrap_or_else(|| panic!("node {number} does not tell {name}"))
+    }
+
     /// Asserts that every running node serves.
     pub(crate) async fn assert_ready(&self) {
         for server in self.servers.iter().filter(|server| server.process_id().is_some()) {
@@ -198,6 +213,20 @@ impl Node {
         let request = v1::GetStatusRequest { page_size: Some(10_000), page_token: None };
         Ok(self.ledger().get_status(request).await?.into_inner())
     }
+
+    /// The node's word on each of its groups, the directory's among them.
+    pub(crate) async fn groups(&self) -> Result<BTreeMap<u64, v1::GroupStatus>, Status> {
+        let status = self.status().await?;
+        let groups = status.system.into_iter().chain(status.groups);
+        Ok(groups.map(|group| (group.group, group)).collect())
+    }
+}
+
+/// Waits until a server that must not run has ended with an error, and tells what it wrote.
+pub(crate) async fn refusal_of(server: &mut Server) -> String {
+    let status = server.wait_exit(END_TIME_MAX).await.unwrap();
+    assert!(!status.success(), "it ended well: {}", server.log_tail());
+    server.log_tail()
 }
 
 /// The ids of a vault on the wire.

@@ -37,7 +37,11 @@ fn began() -> u64 {
 }
 
 pub fn signer() -> NodeKey {
-    NodeKey::from_seed(&[1; 32])
+    node_key_of(1)
+}
+
+pub fn node_key_of(number: u8) -> NodeKey {
+    NodeKey::from_seed(&[number; 32])
 }
 
 pub fn bundle() -> TrustBundle {
@@ -96,6 +100,8 @@ pub struct Log {
     headers: Vec<BlockHeader>,
     nodes: Nodes,
     frontier: Frontier,
+    /// Which node signs: its key's seed, and the number in its name.
+    pub signed_by: u8,
 }
 
 impl Log {
@@ -107,6 +113,7 @@ impl Log {
             headers: Vec::new(),
             nodes: Nodes::default(),
             frontier: Frontier::new(),
+            signed_by: 1,
         };
         let descriptor =
             Descriptor { vault, log_epoch: 0, last_recovery_height: 0, old_note: Digest::ZERO };
@@ -150,7 +157,8 @@ impl Log {
         let size = self.frontier.size();
         let origin = Origin { domain: DOMAIN.to_owned(), vault: self.vault, log_epoch: 0 };
         let checkpoint = Checkpoint { origin, size, root: self.frontier.root() };
-        let lines = vec![signer().sign_log(&checkpoint), signer().cosign(&checkpoint, "n1", now())];
+        let (key, name) = (node_key_of(self.signed_by), format!("n{}", self.signed_by));
+        let lines = vec![key.sign_log(&checkpoint), key.cosign(&checkpoint, &name, now())];
         let items = keys.iter().map(|key| ReadItem {
             proof: self.tree.prove(key.as_bytes(), &self.rows).unwrap(),
             value: self.rows.0.get(key.as_bytes()).map(|(_, value)| value.clone()),
@@ -185,6 +193,7 @@ impl Cluster {
             role: ReplicaRole::Voter,
             in_old_set: false,
             in_new_set: true,
+            is_added: false,
         };
         let shard = ShardEntity { id: SHARD, epoch: 1, replicas: vec![replica] };
         let node = NodeEntity {

@@ -56,6 +56,8 @@ pub struct Envelope {
     pub to: Incarnation,
     /// The message, opaque here.
     pub payload: Bytes,
+    /// From a leader: no member needs the log up to this index any more. Else 0.
+    pub log_floor: u64,
 }
 
 impl From<internal::GroupMessage> for Envelope {
@@ -65,6 +67,7 @@ impl From<internal::GroupMessage> for Envelope {
             from: Incarnation(wire.from_incarnation),
             to: Incarnation(wire.to_incarnation),
             payload: wire.payload,
+            log_floor: wire.log_floor,
         }
     }
 }
@@ -76,6 +79,7 @@ impl From<Envelope> for internal::GroupMessage {
             from_incarnation: envelope.from.0,
             to_incarnation: envelope.to.0,
             payload: envelope.payload,
+            log_floor: envelope.log_floor,
         }
     }
 }
@@ -98,6 +102,19 @@ mod tests {
         assert_eq!(cluster("cluster_id", &[2; 17]).unwrap_err().field(), "cluster_id");
         assert_eq!(wire_cluster(None), Vec::<u8>::new());
         assert_eq!(public_key("public_key", &[0; 31]).unwrap_err().field(), "public_key");
+    }
+
+    #[test]
+    fn an_envelope_loses_nothing_on_the_wire() {
+        let envelope = Envelope {
+            group: GroupId(1),
+            from: Incarnation(2),
+            to: Incarnation(3),
+            payload: Bytes::from_static(b"raft"),
+            log_floor: 4,
+        };
+        let wire = internal::GroupMessage::from(envelope.clone());
+        assert_eq!(Envelope::from(wire), envelope);
     }
 
     #[test]

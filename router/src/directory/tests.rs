@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use ledger_proof::system_entity::SystemEntity;
+
 use super::*;
 use crate::script::{changes, vault_entity, vault_named};
 
@@ -124,6 +126,39 @@ fn replacing_drops_what_is_gone_but_never_goes_back() {
     assert!(directory.namespace_named("acme").is_none());
     assert_eq!(known(&directory, "1/1"), "Absent");
     assert_eq!(directory.revision(), 5);
+}
+
+#[test]
+fn a_name_leads_to_the_node_that_was_not_removed() {
+    let directory = small(VaultScope::All);
+    let renamed = |id: u64, state| {
+        let node = directory.node(NodeId(1)).expect("node 1");
+        let node = NodeEntity { id: NodeId(id), state, ..(*node).clone() };
+        EntityChange { key: format!("node/{id}"), value: Some(node.encode()) }
+    };
+    let changes = vec![renamed(1, NodeState::Removed), renamed(4, NodeState::Active)];
+    assert_eq!(directory.apply_delta(&Delta { base: 3, revision: 4, changes }), Ok(true));
+    assert_eq!(directory.node_named("n-1").expect("node 4").id, NodeId(4));
+    let changes = vec![renamed(4, NodeState::Removed)];
+    assert_eq!(directory.apply_delta(&Delta { base: 4, revision: 5, changes }), Ok(true));
+    assert!(directory.node_named("n-1").is_none());
+    assert!(directory.node(NodeId(1)).is_some(), "its number still leads to it");
+}
+
+#[test]
+fn a_partial_directory_comes_to_hold_all_vaults() {
+    let directory = small(cached(2));
+    assert!(!directory.holds_all_vaults());
+    let all = changes("vault 1/0 on 1 epoch 1 Active\nvault 1/1 on 2 epoch 1 Active");
+    assert_eq!(directory.replace_with_all_vaults(2, &all), Ok(false), "that would lead back");
+    assert!(!directory.holds_all_vaults());
+    assert_eq!(directory.replace_with_all_vaults(3, &all), Ok(true), "even at the same revision");
+    assert!(directory.holds_all_vaults());
+    assert_eq!(known(&directory, "1/1"), "on 2 epoch 1 Active");
+    assert_eq!(known(&directory, "1/9"), "Absent");
+    let next = delta(3, 4, "vault 1/9 on 1 epoch 1 Active");
+    assert_eq!(directory.apply_delta(&next), Ok(true));
+    assert_eq!(known(&directory, "1/9"), "on 1 epoch 1 Active");
 }
 
 #[test]

@@ -71,6 +71,22 @@ fn preferred_leaders_of_eight_shards_are_spread_over_three_nodes() {
 }
 
 #[test]
+fn only_voters_that_stay_may_lead() {
+    let replica = |number, role, in_old_set, in_new_set| {
+        let (node, incarnation) = (NodeId(number), Incarnation(number));
+        let is_added = role == ReplicaRole::Learner;
+        ShardReplica { node, incarnation, role, in_old_set, in_new_set, is_added }
+    };
+    let replicas = vec![
+        replica(1, ReplicaRole::Voter, true, true),
+        replica(2, ReplicaRole::Voter, true, false),
+        replica(3, ReplicaRole::Learner, false, true),
+    ];
+    let shard = ShardEntity { id: GroupId(1), epoch: 2, replicas };
+    assert_eq!(voters_of(&shard), [Voter { node: NodeId(1), incarnation: Incarnation(1) }]);
+}
+
+#[test]
 fn attempts_visit_every_voter() {
     let group = GroupId(u64::MAX);
     let voters = [4, 7, 9].map(|node| voter(group, NodeId(node)));

@@ -112,9 +112,9 @@ pub enum ApplyFault {
         /// The kind.
         kind: u8,
     },
-    /// The entry changes the group's members, which this build does not do.
-    #[error("group {group}, entry {index}: membership changes are not supported")]
-    ConfChange {
+    /// The entry changes the group's members, and nobody said what they are then.
+    #[error("group {group}, entry {index}: a change of members came without its outcome")]
+    Members {
         /// The group.
         group: GroupId,
         /// The entry.
@@ -232,6 +232,16 @@ impl Applier {
         assert!(self.is_ahead, "a round was applied");
         self.is_ahead = false;
         self.cache.trim();
+    }
+
+    /// Forgets what is in memory of a group and of vaults: their rows are about to be replaced, or were, by
+    /// other means than a round.
+    pub fn forget(&mut self, group: GroupId, vaults: &[VaultRef]) {
+        assert!(!self.is_ahead, "nothing of a round is lost");
+        self.groups.remove(&group);
+        for &vault in vaults {
+            self.cache.take(vault);
+        }
     }
 
     /// Bytes of vault states and trees in memory.

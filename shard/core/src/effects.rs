@@ -5,6 +5,7 @@
 use ledger_types::{GroupId, Incarnation, NodeId};
 
 use crate::entry::LogEntry;
+use crate::snapshot::{SnapshotId, SnapshotManifest};
 
 /// The executor's handle for one waiting request; the core only hands it back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -75,6 +76,8 @@ pub struct BootRecord {
     pub applied: u64,
     /// Every durable entry above `applied`.
     pub entries: Vec<LogEntry>,
+    /// Bytes that the durable log takes up to `applied`, about.
+    pub log_bytes: u64,
 }
 
 impl BootRecord {
@@ -97,8 +100,47 @@ impl BootRecord {
             last_index: index,
             applied: index,
             entries: Vec::new(),
+            log_bytes: 0,
         }
     }
+
+    /// A replica that joins a group which has run without it: it has nothing, is in no configuration that
+    /// it knows of, and waits for a snapshot. `replicas` says whom it listens to.
+    pub fn added_replica(group: GroupId, incarnation: Incarnation, replicas: Vec<Replica>) -> Self {
+        BootRecord {
+            group,
+            incarnation,
+            replicas,
+            conf_state: ConfState::default(),
+            hard_state: HardState::default(),
+            truncated: (0, 0),
+            term_runs: Vec::new(),
+            last_index: 0,
+            applied: 0,
+            entries: Vec::new(),
+            log_bytes: 0,
+        }
+    }
+}
+
+/// One step of a change of a group's members; each is one entry of its log (Raft thesis, section 4.3, and
+/// joint consensus, section 6 of the paper). Fire and forget: whoever asks looks at the configuration and asks
+/// again if it has not changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    /// Adds a replica that follows without a vote.
+    AddLearner(Replica),
+    /// Takes a learner out.
+    RemoveLearner(Incarnation),
+    /// Enters the joint configuration: learners become voters and voters leave, at once.
+    EnterJoint {
+        /// Learners that become voters.
+        promote: Vec<Incarnation>,
+        /// Voters that leave the group.
+        remove: Vec<Incarnation>,
+    },
+    /// Leaves the joint configuration for the new one.
+    LeaveJoint,
 }
 
 /// Which stream between two nodes a message travels on.
@@ -132,6 +174,8 @@ pub struct GroupMessage {
     pub to: Incarnation,
     /// The encoded Raft message.
     pub payload: Vec<u8>,
+    /// From a leader: no member needs the log up to this index any more. Else 0.
+    pub log_floor: u64,
 }
 
 /// Something that happened since the last turn.
@@ -193,8 +237,103 @@ pub enum Input {
         /// The replica.
         to: Incarnation,
     },
+    /// Ask for votes now if no leader is known: somebody waits for one.
+    Campaign {
+        /// The group.
+        group: GroupId,
+    },
+    /// Change the group's members by one step, if this node leads it and no change is under way.
+    ChangeMembers {
+        /// The group.
+        group: GroupId,
+        /// The step.
+        change: MemberChange,
+    },
+    /// A [`CutSnapshot`] is done: its manifest, or `None` if it failed.
+    SnapshotCut {
+        /// The group.
+        group: GroupId,
+        /// The replica it is for.
+        to: Incarnation,
+        /// What can be sent, its files durable.
+        manifest: Option<Box<SnapshotManifest>>,
+    },
+    /// The receiver of a snapshot asked for some of it: it is alive.
+    SnapshotProgress {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// A [`FetchSnapshot`] ended.
+    SnapshotFetched {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        id: SnapshotId,
+        /// True if every file is durable here and everything was verified.
+        verified: bool,
+    },
     /// Only time has passed.
     Tick,
+}
+
+/// Cut a snapshot of the group from one consistent view for a replica that needs more than the log has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CutSnapshot {
+    /// The group.
+    pub group: GroupId,
+    /// The replica in need.
+    pub to: Replica,
+    /// This node's replica.
+    pub from: Replica,
+}
+
+/// Bring a snapshot here from the replica that cut it; any earlier fetch for the group is given up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchSnapshot {
+    /// What to bring. `manifest.sender` has it.
+    pub manifest: Box<SnapshotManifest>,
+}
+
+/// Make a verified snapshot the group's state, with the hard state and the log's new beginning. Answered by
+/// [`Input::Persisted`]; until then the group stands still (I3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InstallSnapshot {
+    /// What to install. The log begins after `manifest.row`'s applied index and term.
+    pub manifest: Box<SnapshotManifest>,
+    /// The Ready's number.
+    pub ready: u64,
+    /// This node's replica.
+    pub incarnation: Incarnation,
+    /// The hard state from then on.
+    pub hard_state: HardState,
+}
+
+/// Forget the beginning of a group's log: delete the entries and write the new bounds, in the round's batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TruncateLog {
+    /// The group.
+    pub group: GroupId,
+    /// This node's replica.
+    pub incarnation: Incarnation,
+    /// First entry to delete.
+    pub first: u64,
+    /// Last entry to delete: the log begins after it.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// The members of a group as an entry left them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MembersChanged {
+    /// The entry.
+    pub index: u64,
+    /// Who votes and who learns from there on.
+    pub conf_state: ConfState,
+    /// The replica table from there on.
+    pub replicas: Vec<Replica>,
 }
 
 /// What the executor has to write for one group in the round's batch (invariant I7: the hard state
@@ -222,6 +361,8 @@ pub struct Committed {
     pub group: GroupId,
     /// The entries. Empty data is a new leader's first entry and changes nothing.
     pub entries: Vec<LogEntry>,
+    /// What those of them that change the members came to.
+    pub members: Vec<MembersChanged>,
 }
 
 /// Entries that the core needs from disk.
@@ -295,6 +436,31 @@ pub enum Role {
     Leader,
 }
 
+/// Where a leader stands with one member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberProgress {
+    /// The member.
+    pub replica: Replica,
+    /// Last index known to be durable there.
+    pub matched: u64,
+    /// It was heard from within the last election timeout.
+    pub is_active: bool,
+    /// Index of the snapshot that is on its way to it; 0 for none.
+    pub snapshot_index: u64,
+}
+
+/// What a replica does about a snapshot of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SnapshotPhase {
+    /// Nothing.
+    #[default]
+    None,
+    /// One is being brought here.
+    Fetching,
+    /// One is being made its state.
+    Installing,
+}
+
 /// A group's state as this node sees it, for routing, status and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupStatus {
@@ -318,8 +484,30 @@ pub struct GroupStatus {
     pub replicas: Vec<Replica>,
     /// Who votes.
     pub voters: Vec<u64>,
-    /// For a leader: how far behind its slowest recently active voter is, in entries.
+    /// For a leader: how far behind its slowest recently active member is, in entries.
     pub lag_max: u64,
+    /// Who votes and who learns.
+    pub conf_state: ConfState,
+    /// For a leader: every member but itself.
+    pub members: Vec<MemberProgress>,
+    /// First index that the log still has.
+    pub first_index: u64,
+    /// Bytes of the log, about.
+    pub log_bytes: u64,
+    /// Wall time of the oldest entry in the log, Unix nanoseconds; 0 for none or not known.
+    pub oldest_entry_ns: u64,
+    /// What it does about a snapshot. Its state must not be read while it installs one.
+    pub snapshot: SnapshotPhase,
+    /// It is on disk and was not needed since the start: it neither votes nor ticks.
+    pub is_asleep: bool,
+}
+
+impl GroupStatus {
+    /// True if the rows of the group's vaults here are a state of the group, however old: not before
+    /// a new replica's first snapshot, nor in the middle of one.
+    pub fn is_readable(&self) -> bool {
+        self.applied > 0 && self.snapshot != SnapshotPhase::Installing
+    }
 }
 
 /// What a turn asks for. The order of execution is the order of the fields.
@@ -329,6 +517,8 @@ pub struct Effects {
     pub messages: Vec<OutMessage>,
     /// Rows for the round's batch.
     pub persist: Vec<Persist>,
+    /// Beginnings of logs to forget, in the round's batch.
+    pub truncations: Vec<TruncateLog>,
     /// Entries to apply, in order for each group.
     pub committed: Vec<Committed>,
     /// The requests that `committed` entries answer.
@@ -339,7 +529,17 @@ pub struct Effects {
     pub reads: Vec<ReadAnswer>,
     /// Entries to read from disk.
     pub fetches: Vec<FetchLog>,
-    /// Groups whose role, term or leader changed.
+    /// Snapshots to cut.
+    pub cuts: Vec<CutSnapshot>,
+    /// Cut snapshots that nobody needs any more.
+    pub releases: Vec<SnapshotId>,
+    /// Snapshots to bring here.
+    pub snapshot_fetches: Vec<FetchSnapshot>,
+    /// Fetched snapshots that turned out not to be needed, with their groups.
+    pub discards: Vec<(GroupId, SnapshotId)>,
+    /// Snapshots to install.
+    pub installs: Vec<InstallSnapshot>,
+    /// Groups whose role, term, leader, members or snapshot changed.
     pub changed: Vec<GroupStatus>,
 }
 
@@ -348,11 +548,17 @@ impl Effects {
     pub fn clear(&mut self) {
         self.messages.clear();
         self.persist.clear();
+        self.truncations.clear();
         self.committed.clear();
         self.proposed.clear();
         self.replies.clear();
         self.reads.clear();
         self.fetches.clear();
+        self.cuts.clear();
+        self.releases.clear();
+        self.snapshot_fetches.clear();
+        self.discards.clear();
+        self.installs.clear();
         self.changed.clear();
     }
 }

@@ -206,6 +206,14 @@ impl<'a> EntryData<'a> {
     }
 }
 
+/// When entry data was proposed, Unix nanoseconds, without reading its commands; `None` for data of another
+/// kind.
+pub fn proposal_time_ns(data: &[u8]) -> Option<u64> {
+    let time = data.get(HEADER_LEN - 12..HEADER_LEN - 4)?;
+    let is_entry = data.first() == Some(&ENTRY_VERSION);
+    is_entry.then(|| u64::from_be_bytes(time.try_into().expect("eight bytes")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

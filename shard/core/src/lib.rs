@@ -13,6 +13,7 @@ mod node_core;
 pub mod query;
 mod replica;
 pub mod rows;
+pub mod snapshot;
 #[cfg(test)]
 mod vectors;
 pub mod view;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::entry::LogEntry;
+use crate::entry::{LogEntry, proposal_time_ns};
 
 /// Why entries cannot be had at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,11 +27,28 @@ pub(crate) struct Wanted {
     pub(crate) max_bytes: u64,
 }
 
+/// Entries, or bytes, that one mark covers at most.
+const MARK_ENTRIES_MAX: u64 = 64;
+const MARK_BYTES_MAX: u64 = 64 * 1024;
+/// What an entry's row takes beside its data, in bytes.
+const ROW_BYTES: u64 = 32;
+
+/// A run of entries, on disk or in memory: how much it takes and how old it is.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    first: u64,
+    bytes: u64,
+    /// When the first of them was proposed, Unix nanoseconds; 0 if not known.
+    time_ns: u64,
+    /// What was on disk at the start: only estimated, and not mixed with what is counted.
+    is_estimate: bool,
+}
+
 /// Bounds, terms and recent entries of one group's log.
 ///
 /// Invariants:
 /// - `entries` are consecutive and end at `last`; every entry above `applied` is among them.
-/// - `term_runs` ascend in index and cover `truncated.0 + 1 ..= last`.
+/// - `term_runs` ascend in index and cover `truncated.0 + 1 ..= last`; so do `marks`.
 #[derive(Debug)]
 pub(crate) struct LogCache {
     truncated: (u64, u64),
@@ -42,29 +59,44 @@ pub(crate) struct LogCache {
     bytes: usize,
     bytes_max: usize,
     fetched: Vec<LogEntry>,
+    /// Sizes and ages of the whole log, ascending; the first begins after `truncated`.
+    marks: VecDeque<Mark>,
+    log_bytes: u64,
     /// Ranges asked for and not brought yet, by their first index: each is asked for once.
     wanted: RefCell<BTreeMap<u64, Wanted>>,
     asked: RefCell<BTreeSet<u64>>,
 }
 
 impl LogCache {
-    /// Starts from what is on disk. `entries` are all above `applied`.
+    /// Starts from what is on disk. `entries` are all above `applied`; those up to there take about
+    /// `applied_bytes`. In memory, `bytes_max` of applied ones are kept.
     pub(crate) fn new(
         truncated: (u64, u64),
         term_runs: Vec<(u64, u64)>,
         applied: u64,
         entries: Vec<LogEntry>,
-        bytes_max: usize,
+        (applied_bytes, bytes_max): (u64, usize),
     ) -> LogCache {
         let last = entries.last().map_or(applied, |entry| entry.index);
         assert!(applied >= truncated.0, "the log begins at or before what is applied");
         let first = entries.first().map_or(applied + 1, |entry| entry.index);
         assert_eq!(first, applied + 1, "every entry above the applied index is handed in");
         let bytes = entries.iter().map(cost).sum();
-        let entries = VecDeque::from(entries);
+        let mut marks = VecDeque::new();
+        if applied > truncated.0 {
+            marks.push_back(Mark {
+                first: truncated.0 + 1,
+                bytes: applied_bytes,
+                time_ns: 0,
+                is_estimate: true,
+            });
+        }
+        let log_bytes = marks.iter().map(|mark: &Mark| mark.bytes).sum();
+        let tail = entries;
+        let entries = VecDeque::new();
         let (fetched, wanted) = (Vec::new(), RefCell::default());
         let asked = RefCell::default();
-        LogCache {
+        let mut cache = LogCache {
             truncated,
             term_runs,
             last,
@@ -73,9 +105,16 @@ impl LogCache {
             bytes,
             bytes_max,
             fetched,
+            marks,
+            log_bytes,
             wanted,
             asked,
+        };
+        for entry in &tail {
+            cache.mark(entry);
         }
+        cache.entries = VecDeque::from(tail);
+        cache
     }
 
     /// Index of the first entry that the log still has, in memory or on disk.
@@ -121,7 +160,9 @@ impl LogCache {
         while self.term_runs.last().is_some_and(|&(run, _)| run >= first) {
             self.term_runs.pop();
         }
+        self.unmark(first);
         for entry in new {
+            self.mark(entry);
             if self.term_runs.last().is_none_or(|&(_, term)| term != entry.term) {
                 self.term_runs.push((entry.index, entry.term));
             }
@@ -130,6 +171,125 @@ impl LogCache {
         }
         self.last = last;
         (old_last > last).then_some((last + 1, old_last))
+    }
+
+    /// Forgets the log up to an applied entry and tells that entry's term.
+    pub(crate) fn truncate(&mut self, index: u64) -> u64 {
+        assert!(index > self.truncated.0 && index <= self.applied, "only applied entries go");
+        let term = self.term(index).expect("the entry is in the log");
+        self.truncated = (index, term);
+        while self.entries.front().is_some_and(|entry| entry.index <= index) {
+            let entry = self.entries.pop_front().expect("just seen");
+            self.bytes -= cost(&entry);
+        }
+        let kept = self.term_runs.partition_point(|&(first, _)| first <= index + 1);
+        self.term_runs.drain(..kept.saturating_sub(1));
+        match self.term_runs.first_mut() {
+            Some(_) if index == self.last => self.term_runs.clear(),
+            Some(run) => run.0 = run.0.max(index + 1),
+            None => {}
+        }
+        while let Some(&mark) = self.marks.front() {
+            let end = self.marks.get(1).map_or(self.last, |next| next.first - 1);
+            if mark.first > index {
+                break;
+            }
+            self.marks.pop_front();
+            self.log_bytes -= mark.bytes;
+            if end > index {
+                // Part of a mark stays, with its share of the bytes.
+                let bytes = share(mark.bytes, end - index, end - mark.first + 1);
+                self.log_bytes += bytes;
+                self.marks.push_front(Mark { first: index + 1, bytes, ..mark });
+                break;
+            }
+        }
+        term
+    }
+
+    /// Begins anew after a snapshot.
+    pub(crate) fn reset(&mut self, truncated: (u64, u64)) {
+        assert!(truncated.0 > self.applied, "a snapshot is ahead of what is applied");
+        *self = LogCache::new(truncated, Vec::new(), truncated.0, Vec::new(), (0, self.bytes_max));
+    }
+
+    /// Bytes of the whole log, about.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    /// When the oldest entry was proposed, Unix nanoseconds; 0 for none or not known.
+    pub(crate) fn oldest_entry_ns(&self) -> u64 {
+        self.marks.front().map_or(0, |mark| mark.time_ns)
+    }
+
+    /// Bytes of the log up to an index, about.
+    pub(crate) fn bytes_up_to(&self, index: u64) -> u64 {
+        let mut bytes = 0;
+        for (place, mark) in self.marks.iter().enumerate() {
+            if mark.first > index {
+                break;
+            }
+            let end = self.marks.get(place + 1).map_or(self.last, |next| next.first - 1);
+            bytes += share(mark.bytes, end.min(index) - mark.first + 1, end - mark.first + 1);
+        }
+        bytes
+    }
+
+    /// The last index that must go for the rest to take `bytes_max` or less; 0 if nothing must.
+    pub(crate) fn index_over_bytes(&self, bytes_max: u64) -> u64 {
+        let mut left = self.log_bytes;
+        let mut over = 0;
+        for (place, mark) in self.marks.iter().enumerate() {
+            if left <= bytes_max {
+                break;
+            }
+            left -= mark.bytes;
+            over = self.marks.get(place + 1).map_or(self.last, |next| next.first - 1);
+        }
+        over
+    }
+
+    fn mark(&mut self, entry: &LogEntry) {
+        let bytes = entry.data.len() as u64 + ROW_BYTES;
+        self.log_bytes += bytes;
+        match self.marks.back_mut() {
+            Some(mark)
+                if !mark.is_estimate
+                    && entry.index - mark.first < MARK_ENTRIES_MAX
+                    && mark.bytes + bytes <= MARK_BYTES_MAX =>
+            {
+                mark.bytes += bytes;
+            }
+            _ => {
+                let time_ns = proposal_time_ns(&entry.data).unwrap_or(0);
+                self.marks.push_back(Mark {
+                    first: entry.index,
+                    bytes,
+                    time_ns,
+                    is_estimate: false,
+                });
+            }
+        }
+    }
+
+    /// Takes the entries from `first` on out of the marks again.
+    fn unmark(&mut self, first: u64) {
+        let mut end = self.last;
+        while let Some(&mark) = self.marks.back() {
+            if end < first {
+                break;
+            }
+            self.marks.pop_back();
+            self.log_bytes -= mark.bytes;
+            if mark.first < first {
+                let bytes = share(mark.bytes, first - mark.first, end - mark.first + 1);
+                self.log_bytes += bytes;
+                self.marks.push_back(Mark { bytes, ..mark });
+                break;
+            }
+            end = mark.first - 1;
+        }
     }
 
     /// Entries `low..high`, at least one, stopping before `max_bytes` is passed.
@@ -197,6 +357,12 @@ impl LogCache {
     }
 }
 
+/// The part of `bytes` that `some` of `all` entries take, taking them as equally long.
+fn share(bytes: u64, some: u64, all: u64) -> u64 {
+    let part = u128::from(bytes) * u128::from(some) / u128::from(all.max(1));
+    u64::try_from(part).expect("a part is not more than the whole")
+}
+
 /// Bytes of memory that an entry takes.
 fn cost(entry: &LogEntry) -> usize {
     entry.data.len() + size_of::<LogEntry>()
@@ -230,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_new_leaders_entries_replace_the_suffix_and_name_the_rows_to_delete() {
-        let mut log = LogCache::new((5, 5), vec![], 5, vec![], 1 << 20);
+        let mut log = LogCache::new((5, 5), vec![], 5, vec![], (0, 1 << 20));
         assert_eq!(log.append(&[entry(6, 6), entry(7, 6), entry(8, 6), entry(9, 6)]), None);
         assert_eq!(log.append(&[entry(7, 8)]), Some((8, 9)));
         assert_eq!(log.last_index(), 7);
@@ -243,7 +409,7 @@ mod tests {
 
     #[test]
     fn old_entries_leave_memory_but_never_those_above_applied() {
-        let mut log = LogCache::new((5, 5), vec![], 5, vec![], 250);
+        let mut log = LogCache::new((5, 5), vec![], 5, vec![], (0, 250));
         log.append(&(6..=10).map(|index| entry(index, 6)).collect::<Vec<_>>());
         log.applied_to(7);
         assert_eq!(indexes(&log.entries(8, 11, u64::MAX, false).expect("pinned")), [8, 9, 10]);
@@ -255,5 +421,47 @@ mod tests {
         assert_eq!(indexes(&log.entries(6, 8, 150, true).expect("fetched")), [6]);
         log.drop_fetched();
         assert_eq!(log.term(6), Ok(6), "terms never miss");
+    }
+
+    #[test]
+    fn the_beginning_is_forgotten_with_its_terms_and_its_bytes() {
+        let mut log = LogCache::new((5, 5), vec![], 5, vec![], (0, 1 << 20));
+        log.append(&(6..=105).map(|index| entry(index, 6)).collect::<Vec<_>>());
+        log.append(&(106..=205).map(|index| entry(index, 7)).collect::<Vec<_>>());
+        log.applied_to(205);
+        let row = 100 + ROW_BYTES;
+        assert_eq!(log.log_bytes(), 200 * row);
+        assert_eq!(log.bytes_up_to(55), 50 * row);
+        assert_eq!(log.index_over_bytes(200 * row), 0);
+        let over = log.index_over_bytes(100 * row);
+        assert!((105..105 + MARK_ENTRIES_MAX).contains(&over), "{over}");
+        assert_eq!(log.truncate(50), 6);
+        assert_eq!(
+            (log.first_index(), log.term(50), log.term(49)),
+            (51, Ok(6), Err(Miss::Truncated))
+        );
+        assert_eq!(log.log_bytes(), 155 * row);
+        assert_eq!(log.entries(50, 52, u64::MAX, true), Err(Miss::Truncated));
+        assert_eq!(indexes(&log.entries(51, 53, u64::MAX, true).expect("kept")), [51, 52]);
+        assert_eq!(log.truncate(150), 7);
+        assert_eq!((log.term(151), log.log_bytes()), (Ok(7), 55 * row));
+        assert_eq!(log.truncate(205), 7);
+        assert_eq!((log.term(205), log.last_index(), log.log_bytes()), (Ok(7), 205, 0));
+        log.append(&[entry(206, 9)]);
+        assert_eq!((log.term(206), log.log_bytes()), (Ok(9), row));
+    }
+
+    #[test]
+    fn a_replaced_suffix_gives_its_bytes_back_and_a_snapshot_everything() {
+        let mut log = LogCache::new((5, 5), vec![(6, 5)], 8, vec![], (600, 1 << 20));
+        assert_eq!(log.log_bytes(), 600);
+        log.append(&(9..=108).map(|index| entry(index, 6)).collect::<Vec<_>>());
+        log.append(&[entry(19, 8)]);
+        let row = 100 + ROW_BYTES;
+        assert_eq!(log.log_bytes(), 600 + 11 * row);
+        assert_eq!(log.bytes_up_to(7), 400);
+        log.reset((500, 9));
+        assert_eq!((log.first_index(), log.last_index(), log.term(500)), (501, 500, Ok(9)));
+        assert_eq!(log.log_bytes(), 0);
     }
 }

@@ -32,6 +32,10 @@ pub struct CoreConfig {
     pub max_committed_bytes_per_ready: u64,
     /// Bytes of commands folded into one entry; a larger single command is an entry of its own.
     pub max_entry_bytes: usize,
+    /// Entries that a group's log keeps for a member that is behind; past that it gets a snapshot.
+    pub log_entries_max: u64,
+    /// Bytes that a group's log keeps for a member that is behind.
+    pub log_bytes_max: u64,
     /// Bytes of applied entries that a group keeps in memory for slow followers.
     pub cache_bytes_per_group: usize,
     /// Different on every start of every node: feeds election timeouts and read contexts.
@@ -50,6 +54,8 @@ impl Default for CoreConfig {
             max_uncommitted_bytes: 32 * 1024 * 1024,
             max_committed_bytes_per_ready: 4 * 1024 * 1024,
             max_entry_bytes: 256 * 1024,
+            log_entries_max: 100_000,
+            log_bytes_max: 64 * 1024 * 1024,
             cache_bytes_per_group: 2 * 1024 * 1024,
             seed: 0,
         }
@@ -129,7 +135,7 @@ impl NodeCore {
             },
             Input::Message(message) => {
                 if let Some(replica) = self.visit(message.group) {
-                    replica.step(&message);
+                    replica.step(&message, effects);
                 }
             }
             Input::Persisted { group, ready } => {
@@ -148,6 +154,27 @@ impl NodeCore {
                 if let Some(replica) = self.visit(group) {
                     replica.transfer(to);
                 }
+            }
+            Input::Campaign { group } => {
+                if let Some(replica) = self.visit(group) {
+                    replica.campaign();
+                }
+            }
+            Input::ChangeMembers { group, change } => {
+                if let Some(replica) = self.visit(group) {
+                    replica.change_members(&change);
+                }
+            }
+            Input::SnapshotCut { group, to, manifest } => {
+                self.started(group).snapshot_cut(to, manifest);
+            }
+            Input::SnapshotProgress { group, id } => {
+                if let Some(replica) = self.visit(group) {
+                    replica.snapshot_progress(id);
+                }
+            }
+            Input::SnapshotFetched { group, id, verified } => {
+                self.started(group).snapshot_fetched(id, verified, effects);
             }
             Input::Tick => {}
         }

@@ -1,36 +1,45 @@
 //! One replica of a group: Raft, its log in memory, and the requests that wait for it.
 //!
-//! Owns everything that names a raft-rs type; its messages leave as opaque bytes. Must never wait, and
+//! Owns, with the files below it, everything that names a raft-rs type; its messages leave as opaque bytes. Must never wait, and
 //! must never let a message or an acknowledgement out before what it promises is durable (I1).
+
+mod election;
+mod members;
+mod offers;
+mod proposals;
+mod reads;
+mod snapshots;
+mod storage;
+mod truncation;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 
 use ledger_types::{GroupId, Incarnation, NodeId};
-use raft::eraftpb::{self, EntryType, Message, MessageType, Snapshot};
-use raft::{
-    Config, GetEntriesContext, RaftState, RawNode, Ready, StateRole, Storage, StorageError,
-};
+use raft::eraftpb::{self, Message, MessageType};
+use raft::{RawNode, Ready, StateRole};
 use raft_prost::Message as _;
 
 use crate::effects::{
-    BootRecord, Committed, ConfState, Effects, FetchLog, GroupMessage, GroupStatus, HardState,
-    Lane, Now, OutMessage, Persist, Proposed, ReadAnswer, Refusal, Replica, Reply, Role, Token,
+    BootRecord, Committed, Effects, FetchLog, GroupMessage, GroupStatus, HardState, Lane,
+    MemberProgress, Now, OutMessage, Persist, Proposed, Refusal, Replica, Reply, Role, Token,
 };
-use crate::entry::{EntryBuilder, EntryKind, LogEntry};
-use crate::log_cache::{LogCache, Miss};
+use crate::entry::LogEntry;
+use crate::log_cache::LogCache;
 use crate::node_core::CoreConfig;
+
+use election::split_mix;
+use offers::Offers;
+use proposals::Proposal;
+use reads::{ReadRound, WaitingRead};
+use snapshots::Incoming;
+use storage::{
+    LogStorage, from_raft_conf_state, from_raft_entry, is_accepted, is_well_formed, raft_config,
+    to_raft_conf_state,
+};
 
 /// Entries that one fetch from disk brings at most.
 const FETCH_BYTES_MAX: u64 = 1 << 20;
-
-/// A request waiting to be put into an entry.
-struct Proposal {
-    token: Token,
-    command: Vec<u8>,
-    deadline_ms: u64,
-}
 
 /// An entry of this leader's that is not committed yet, and who waits for its commands.
 struct Pending {
@@ -45,19 +54,6 @@ struct Unpersisted {
     messages: Vec<Message>,
     has_entries: bool,
     must_sync: bool,
-}
-
-/// A read waiting for, or in, a round.
-struct WaitingRead {
-    token: Token,
-    deadline_ms: u64,
-}
-
-/// One round that asks a quorum whether this term's leader still leads. Its context is never used again.
-struct ReadRound {
-    context: Vec<u8>,
-    reads: Vec<WaitingRead>,
-    ticks_left: u32,
 }
 
 /// One replica of a group.
@@ -86,6 +82,17 @@ pub(crate) struct RaftReplica {
     apply_sent: u64,
     applied: u64,
     ticks_leading: u32,
+    /// Raft was asked to campaign because somebody needs a leader; once for each start.
+    has_campaigned: bool,
+    /// A snapshot on its way in.
+    incoming: Option<Incoming>,
+    /// Up to where the leader's log has no entries any more.
+    leader_log_floor: u64,
+    ticks_since_truncation: u32,
+    /// The log's last index and bytes when it was last looked at for truncation.
+    looked_at: (u64, u64),
+    /// Something of the status changed that `reported` does not hold.
+    is_status_due: bool,
     reported: (Role, u64, Option<NodeId>),
 }
 
@@ -108,7 +115,7 @@ impl RaftReplica {
             boot.term_runs,
             boot.applied,
             boot.entries,
-            config.cache_bytes_per_group,
+            (boot.log_bytes, config.cache_bytes_per_group),
         );
         assert_eq!(cache.last_index(), boot.last_index, "the boot record holds the whole tail");
         let storage = LogStorage {
@@ -116,6 +123,7 @@ impl RaftReplica {
             hard_state,
             conf_state: to_raft_conf_state(&boot.conf_state),
             contexts: RefCell::new(BTreeMap::new()),
+            offers: RefCell::new(Offers::default()),
         };
         // Silent: elections of thousands of groups would fill any log (trap 18).
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -131,7 +139,8 @@ impl RaftReplica {
                 ^ split_mix(group.0).rotate_left(7)
                 ^ split_mix(!incarnation.0),
             election_timeout: 0,
-            drawn_for: (0, StateRole::Follower, raft::INVALID_ID),
+            // No replica is in this state, so that the first look draws.
+            drawn_for: (0, StateRole::Leader, raft::INVALID_ID),
             queue: VecDeque::new(),
             pending: VecDeque::new(),
             handed_out: 0,
@@ -143,6 +152,12 @@ impl RaftReplica {
             apply_sent: boot.applied,
             applied: boot.applied,
             ticks_leading: 0,
+            has_campaigned: false,
+            incoming: None,
+            leader_log_floor: 0,
+            ticks_since_truncation: 0,
+            looked_at: (boot.applied, 0),
+            is_status_due: false,
             reported: (Role::Follower, 0, None),
         };
         replica.keep_election_timeout();
@@ -151,8 +166,13 @@ impl RaftReplica {
 
     /// One tick of Raft's clock. True if there is something to collect.
     pub(crate) fn tick(&mut self) -> bool {
+        if self.stands_still() {
+            return true;
+        }
         let mut stirred = self.raw.tick();
         self.keep_election_timeout();
+        stirred |= self.tick_log();
+        stirred |= self.tick_offers();
         if let Some(round) = &mut self.round {
             round.ticks_left = round.ticks_left.saturating_sub(1);
         }
@@ -166,7 +186,10 @@ impl RaftReplica {
     }
 
     /// Takes in another replica's message. Anything that does not belong here is dropped.
-    pub(crate) fn step(&mut self, message: &GroupMessage) {
+    pub(crate) fn step(&mut self, message: &GroupMessage, effects: &mut Effects) {
+        if self.stands_still() {
+            return;
+        }
         let Ok(decoded) = Message::decode(message.payload.as_slice()) else { return };
         let kind = decoded.get_msg_type();
         let for_us = message.to == self.incarnation && decoded.to == self.incarnation.0;
@@ -181,9 +204,27 @@ impl RaftReplica {
             // process (trap 8); refusing the message keeps this replica silent instead of wrong.
             return;
         }
+        if snapshots::is_offer(&decoded) {
+            return self.offered(decoded, effects);
+        }
         // A refused message (an unknown responder, a dropped proposal) changes nothing.
         let _ = self.raw.step(decoded);
         self.keep_election_timeout();
+        if self.raw.raft.leader_id == message.from.0 {
+            self.leader_log_floor = self.leader_log_floor.max(message.log_floor);
+        }
+    }
+
+    /// Asks for votes if no leader is known, once for each start: somebody needs this group, which may have
+    /// slept on every node. Others that hear a leader refuse in the pre-vote.
+    pub(crate) fn campaign(&mut self) {
+        let knows_leader = self.raw.raft.leader_id != raft::INVALID_ID;
+        if !self.has_campaigned && !knows_leader && !self.stands_still() {
+            self.has_campaigned = true;
+            // A replica that cannot lead, such as a learner, is refused and waits like before.
+            let _ = self.raw.campaign();
+            self.keep_election_timeout();
+        }
     }
 
     /// Queues a command for the next entry.
@@ -206,6 +247,7 @@ impl RaftReplica {
         while self.unpersisted.front().is_some_and(is_done) {
             let done = self.unpersisted.pop_front().expect("just seen");
             self.raw.on_persist_ready(done.ready);
+            self.end_install(done.ready);
             self.send(done.messages, effects);
         }
     }
@@ -222,7 +264,8 @@ impl RaftReplica {
     /// Entries came from disk: raft asks again for what it wanted to send.
     pub(crate) fn fetched(&mut self, low: u64, entries: Vec<LogEntry>) {
         let first = entries.first().map(|entry| entry.index);
-        assert_eq!(first, Some(low), "an entry of the durable log is missing on disk");
+        let is_gone = low < self.raw.store().cache.first_index();
+        assert!(first == Some(low) || is_gone, "an entry of the durable log is missing on disk");
         self.raw.mut_store().cache.hold_fetched(low, entries);
         let waiting = self.raw.store().contexts.borrow_mut().remove(&low);
         for context in waiting.into_iter().flatten() {
@@ -252,8 +295,12 @@ impl RaftReplica {
     /// Ends the event: proposes what is queued, starts a read round if one is due, and takes every
     /// Ready out of raft into effects.
     pub(crate) fn collect(&mut self, now: Now, effects: &mut Effects) {
+        self.restore_if_idle(effects);
         loop {
             self.fold(now, effects);
+            if self.is_installing() {
+                break;
+            }
             self.start_read_round(now, effects);
             if !self.raw.has_ready() {
                 break;
@@ -262,8 +309,10 @@ impl RaftReplica {
             let ready = self.raw.ready();
             self.handle_ready(ready, effects);
         }
+        self.truncate(effects);
         self.answer_confirmed(effects);
         self.request_fetches(effects);
+        self.request_cuts(effects);
         self.report_change(effects);
         self.check_invariants();
     }
@@ -272,11 +321,13 @@ impl RaftReplica {
     /// ticks (trap 21).
     pub(crate) fn status(&self) -> GroupStatus {
         let raft = &self.raw.raft;
-        let log = &raft.raft_log;
+        let (log, cache) = (&raft.raft_log, &self.raw.store().cache);
         let (role, term, leader) = self.view();
-        let slowest = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
-        let matched_min = slowest.map(|(_, progress)| progress.matched).min();
-        let lag = matched_min.map_or(0, |matched| log.last_index().saturating_sub(matched));
+        let leads = role == Role::Leader;
+        let members = if leads { self.member_progress() } else { Vec::new() };
+        let active = members.iter().filter(|one| one.is_active);
+        let matched_min = active.map(|one| one.matched).min();
+        let lag_max = matched_min.map_or(0, |matched| log.last_index().saturating_sub(matched));
         let replicas = self.table.iter();
         GroupStatus {
             group: self.group,
@@ -291,8 +342,34 @@ impl RaftReplica {
                 .map(|(&id, &node)| Replica { incarnation: Incarnation(id), node })
                 .collect(),
             voters: self.voters(),
-            lag_max: if role == Role::Leader { lag } else { 0 },
+            lag_max,
+            conf_state: from_raft_conf_state(&raft.prs().conf().to_conf_state()),
+            members,
+            first_index: cache.first_index(),
+            log_bytes: cache.log_bytes(),
+            oldest_entry_ns: cache.oldest_entry_ns(),
+            snapshot: self.snapshot_phase(),
+            is_asleep: false,
         }
+    }
+
+    /// Where a leader stands with every other member, by Raft id.
+    fn member_progress(&self) -> Vec<MemberProgress> {
+        let offers = self.raw.store().offers.borrow();
+        let others = self.raw.raft.prs().iter().filter(|(id, _)| **id != self.incarnation.0);
+        let mut members: Vec<MemberProgress> = others
+            .filter_map(|(&id, progress)| {
+                let node = *self.table.get(&id)?;
+                Some(MemberProgress {
+                    replica: Replica { incarnation: Incarnation(id), node },
+                    matched: progress.matched,
+                    is_active: progress.recent_active,
+                    snapshot_index: offers.sent_index(id),
+                })
+            })
+            .collect();
+        members.sort_unstable_by_key(|one| one.replica.incarnation);
+        members
     }
 
     fn voters(&self) -> Vec<u64> {
@@ -301,100 +378,7 @@ impl RaftReplica {
         voters
     }
 
-    /// Puts queued commands into entries, while nothing of this group waits for the disk: so a batch
-    /// grows exactly as long as a sync takes.
-    fn fold(&mut self, now: Now, effects: &mut Effects) {
-        if self.queue.is_empty() {
-            return;
-        }
-        if self.raw.raft.state != StateRole::Leader {
-            // raft would carry it to the leader unseen, and answer nobody (trap 15).
-            let refusal = Refusal::NotLeader(self.leader_node());
-            let refused = self.queue.drain(..);
-            effects.replies.extend(refused.map(|one| Reply { token: one.token, refusal }));
-            return;
-        }
-        if self.unpersisted.iter().any(|ready| ready.has_entries) {
-            return;
-        }
-        while !self.queue.is_empty() {
-            let mut builder = EntryBuilder::new(self.incarnation, now.wall_ns);
-            let mut tokens = Vec::new();
-            while let Some(next) = self.queue.front() {
-                if !builder.has_room(next.command.len(), self.config.max_entry_bytes) {
-                    break;
-                }
-                let next = self.queue.pop_front().expect("just seen");
-                if next.deadline_ms <= now.monotonic_ms {
-                    let reply = Reply { token: next.token, refusal: Refusal::Expired };
-                    effects.replies.push(reply);
-                    continue;
-                }
-                builder.push(&next.command);
-                tokens.push(next.token);
-            }
-            if !tokens.is_empty() {
-                self.propose_entry(builder.finish(), tokens, effects);
-            }
-        }
-    }
-
-    fn propose_entry(&mut self, data: Vec<u8>, tokens: Vec<Token>, effects: &mut Effects) {
-        let before = self.raw.raft.raft_log.last_index();
-        if self.raw.propose(Vec::new(), data).is_err() {
-            // Too much is uncommitted, or leadership is being handed over (trap 16). Nothing was appended.
-            assert_eq!(
-                before,
-                self.raw.raft.raft_log.last_index(),
-                "a refused proposal is not in the log"
-            );
-            let refused = tokens.into_iter();
-            effects.replies.extend(refused.map(|token| Reply { token, refusal: Refusal::Busy }));
-            return;
-        }
-        let index = self.raw.raft.raft_log.last_index();
-        assert_eq!(index, before + 1, "a proposal is one entry");
-        self.pending.push_back(Pending { index, term: self.raw.raft.term, tokens });
-    }
-
-    fn start_read_round(&mut self, now: Now, effects: &mut Effects) {
-        if self.round.as_ref().is_some_and(|round| round.ticks_left == 0) {
-            let lost = self.round.take().expect("just seen");
-            self.reads.extend(lost.reads);
-        }
-        if self.reads.is_empty() || self.round.is_some() {
-            return;
-        }
-        let no_leader = self.raw.raft.leader_id == raft::INVALID_ID;
-        let (mut kept, mut refused) = (Vec::new(), Vec::new());
-        for read in mem::take(&mut self.reads) {
-            if read.deadline_ms <= now.monotonic_ms {
-                refused.push((read.token, Refusal::Expired));
-            } else if no_leader {
-                refused.push((read.token, Refusal::NotLeader(None)));
-            } else {
-                kept.push(read);
-            }
-        }
-        let answers = refused.into_iter();
-        effects.reads.extend(answers.map(|(token, why)| ReadAnswer { token, result: Err(why) }));
-        let leads = self.raw.raft.state == StateRole::Leader;
-        if kept.is_empty() || (leads && !self.raw.raft.commit_to_current_term()) {
-            // raft drops a read that comes before the term's first commit (trap 12); it waits here.
-            self.reads = kept;
-            return;
-        }
-        self.rounds_started += 1;
-        let mut context = self.config.seed.to_be_bytes().to_vec();
-        context.extend_from_slice(&self.incarnation.0.to_be_bytes());
-        context.extend_from_slice(&self.rounds_started.to_be_bytes());
-        self.raw.read_index(context.clone());
-        let ticks_left = u32::try_from(self.config.election_ticks).expect("a small number");
-        self.round = Some(ReadRound { context, reads: kept, ticks_left });
-    }
-
     fn handle_ready(&mut self, mut ready: Ready, effects: &mut Effects) {
-        assert!(ready.snapshot().is_empty(), "no snapshot message was let in (I3)");
         for state in ready.take_read_states() {
             if self.round.as_ref().is_some_and(|round| round.context == state.request_ctx) {
                 let round = self.round.take().expect("just seen");
@@ -405,7 +389,6 @@ impl RaftReplica {
         self.send(ready.take_messages(), effects);
         // Never beyond what is durable here: a leader applies after its own sync too (trap 5).
         let committed = ready.take_committed_entries();
-        self.hand_to_apply(committed, effects);
         let entries: Vec<LogEntry> =
             ready.take_entries().into_iter().map(from_raft_entry).collect();
         let delete = self.raw.mut_store().cache.append(&entries);
@@ -418,7 +401,12 @@ impl RaftReplica {
         self.handed_out = number;
         let messages = ready.take_persisted_messages();
         let has_entries = !entries.is_empty();
-        if hard_state.is_some() || has_entries {
+        if !ready.snapshot().is_empty() {
+            assert!(committed.is_empty() && !has_entries, "a snapshot is persisted alone (I3)");
+            let hs = &self.raw.store().hard_state;
+            let hard_state = HardState { term: hs.term, vote: hs.vote, commit: hs.commit };
+            self.install(number, hard_state, effects);
+        } else if hard_state.is_some() || has_entries {
             // Both in one effect, and so in one batch (I7).
             let group = self.group;
             effects.persist.push(Persist {
@@ -432,6 +420,7 @@ impl RaftReplica {
         }
         // The other way to advance ends the process when it produces messages of a leader (trap 4).
         self.raw.advance_append_async(ready);
+        self.hand_to_apply(committed, effects);
         if must_sync || !self.unpersisted.is_empty() {
             let waiting = Unpersisted { ready: number, messages, has_entries, must_sync };
             self.unpersisted.push_back(waiting);
@@ -464,21 +453,9 @@ impl RaftReplica {
                 }
             }
         }
-        effects.committed.push(Committed { group: self.group, entries });
-    }
-
-    fn answer_confirmed(&mut self, effects: &mut Effects) {
-        let applied = self.applied;
-        self.confirmed.retain_mut(|(index, reads)| {
-            if *index > applied {
-                return true;
-            }
-            let answers = reads.drain(..);
-            effects
-                .reads
-                .extend(answers.map(|read| ReadAnswer { token: read.token, result: Ok(applied) }));
-            false
-        });
+        let mut committed = Committed { group: self.group, entries, members: Vec::new() };
+        self.take_members_over(&mut committed);
+        effects.committed.push(committed);
     }
 
     fn request_fetches(&mut self, effects: &mut Effects) {
@@ -493,9 +470,18 @@ impl RaftReplica {
     /// Answers those who waited for a leader that leads no more, and tells of the change.
     fn report_change(&mut self, effects: &mut Effects) {
         let view = self.view();
-        if view == self.reported {
+        if view == self.reported && !self.is_status_due {
             return;
         }
+        self.is_status_due = false;
+        if view != self.reported {
+            self.leave_view(view, effects);
+        }
+        effects.changed.push(self.status());
+    }
+
+    /// Role, term or leader are others than before: what was asked of the old leader is not answered by it.
+    fn leave_view(&mut self, view: (Role, u64, Option<NodeId>), effects: &mut Effects) {
         let was_leader = self.reported.0 == Role::Leader;
         if was_leader && (view.0 != Role::Leader || view.1 != self.reported.1) {
             let refusal = Refusal::OutcomeUnknown;
@@ -509,7 +495,6 @@ impl RaftReplica {
             self.reads.extend(round.reads);
         }
         self.reported = view;
-        effects.changed.push(self.status());
     }
 
     fn view(&self) -> (Role, u64, Option<NodeId>) {
@@ -529,61 +514,17 @@ impl RaftReplica {
         for message in messages {
             let Some(&node) = self.table.get(&message.to) else { continue };
             let lane = match message.get_msg_type() {
-                MessageType::MsgAppend | MessageType::MsgAppendResponse => Lane::Data,
+                MessageType::MsgAppend
+                | MessageType::MsgAppendResponse
+                | MessageType::MsgSnapshot => Lane::Data,
                 _ => Lane::Control,
             };
             let (from, to) = (self.incarnation, Incarnation(message.to));
             let payload = message.encode_to_vec();
-            let message = GroupMessage { group: self.group, from, to, payload };
+            let log_floor = self.own_log_floor();
+            let message = GroupMessage { group: self.group, from, to, payload, log_floor };
             effects.messages.push(OutMessage { node, lane, message });
         }
-    }
-
-    /// The voter that leads when all is well: groups spread over their voters by number.
-    fn preferred(&self) -> Option<u64> {
-        let voters = self.voters();
-        let place = self.group.0.checked_rem(voters.len() as u64)?;
-        voters.get(usize::try_from(place).expect("below a length")).copied()
-    }
-
-    /// A leader that is not the preferred one hands over once that one is up to date. True if it does.
-    fn hand_over_to_preferred(&mut self) -> bool {
-        let is_time = self.ticks_leading.is_multiple_of(self.config.spread_ticks);
-        if !is_time || self.raw.raft.lead_transferee.is_some() {
-            return false;
-        }
-        let Some(preferred) = self.preferred() else { return false };
-        let commit = self.raw.raft.raft_log.committed;
-        let progress = self.raw.raft.prs().get(preferred);
-        let is_ready = preferred != self.incarnation.0
-            && progress.is_some_and(|one| one.recent_active && one.matched >= commit);
-        if is_ready {
-            self.transfer(Incarnation(preferred));
-        }
-        is_ready
-    }
-
-    /// raft draws election timeouts from the thread's generator and compares them only in a tick. So
-    /// after every event its draw is replaced by ours, which changes with term, role or leader.
-    fn keep_election_timeout(&mut self) {
-        let raft = &self.raw.raft;
-        let seen = (raft.term, raft.state, raft.leader_id);
-        if seen != self.drawn_for {
-            self.drawn_for = seen;
-            self.draw_election_timeout();
-        }
-        self.raw.raft.set_randomized_election_timeout(self.election_timeout);
-    }
-
-    fn draw_election_timeout(&mut self) {
-        self.random = split_mix(self.random);
-        let base = self.config.election_ticks;
-        let preferred = self.preferred() == Some(self.incarnation.0);
-        // The preferred leader's range ends where the others' begins, so that it usually wins alone.
-        let (low, high) = if preferred { (0, 2) } else { (2, (base * 7 / 10).max(3)) };
-        let span = (high - low) as u64;
-        let drawn = usize::try_from(self.random % span).expect("below a small number");
-        self.election_timeout = base + low + drawn;
     }
 
     fn check_invariants(&self) {
@@ -600,232 +541,5 @@ impl RaftReplica {
     }
 }
 
-/// Raft's view of the log: never blocks, never fails.
-struct LogStorage {
-    cache: LogCache,
-    hard_state: eraftpb::HardState,
-    conf_state: eraftpb::ConfState,
-    /// Sends that wait for entries from disk, by the first entry they want: one fetch serves them all.
-    contexts: RefCell<BTreeMap<u64, Vec<GetEntriesContext>>>,
-}
-
-impl Storage for LogStorage {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        context: GetEntriesContext,
-    ) -> raft::Result<Vec<eraftpb::Entry>> {
-        let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        match self.cache.entries(low, high, max_bytes, context.can_async()) {
-            Ok(entries) => Ok(entries.into_iter().map(to_raft_entry).collect()),
-            Err(Miss::Truncated) => Err(StorageError::Compacted.into()),
-            Err(Miss::Beyond) => Err(StorageError::Unavailable.into()),
-            Err(Miss::OnDisk) => {
-                self.contexts.borrow_mut().entry(low).or_default().push(context);
-                Err(StorageError::LogTemporarilyUnavailable.into())
-            }
-        }
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        self.cache.term(index).map_err(|miss| match miss {
-            Miss::Truncated => StorageError::Compacted.into(),
-            Miss::Beyond | Miss::OnDisk => StorageError::Unavailable.into(),
-        })
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.cache.first_index())
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.cache.last_index())
-    }
-
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // The log is kept whole, so no replica needs one; any other error would end the process (trap 10).
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
-    }
-}
-
-/// Every limit and guard is set: the library's defaults have none (trap 1), and bytes in flight are bounded
-/// only by messages times their size (trap 22).
-fn raft_config(incarnation: Incarnation, applied: u64, config: &CoreConfig) -> Config {
-    Config {
-        id: incarnation.0,
-        applied,
-        election_tick: config.election_ticks,
-        heartbeat_tick: config.heartbeat_ticks,
-        min_election_tick: config.election_ticks,
-        max_election_tick: 2 * config.election_ticks,
-        max_size_per_msg: config.max_message_bytes,
-        max_inflight_msgs: config.max_inflight_messages,
-        max_uncommitted_size: config.max_uncommitted_bytes,
-        max_committed_size_per_ready: config.max_committed_bytes_per_ready,
-        check_quorum: true,
-        pre_vote: true,
-        skip_bcast_commit: true,
-        ..Config::default()
-    }
-}
-
-/// Messages that only this replica itself may step, that hand in proposals from outside the
-/// handle, or that need snapshots, are not let in (traps 11 and 15).
-fn is_accepted(kind: MessageType) -> bool {
-    !matches!(
-        kind,
-        MessageType::MsgHup
-            | MessageType::MsgBeat
-            | MessageType::MsgUnreachable
-            | MessageType::MsgSnapStatus
-            | MessageType::MsgCheckQuorum
-            | MessageType::MsgPropose
-            | MessageType::MsgTransferLeader
-            | MessageType::MsgSnapshot
-    )
-}
-
-/// What raft takes for granted of a message, and would end the process over.
-fn is_well_formed(message: &Message) -> bool {
-    let consecutive = || {
-        let mut indexes = message.entries.iter().zip(message.index.saturating_add(1)..);
-        indexes.all(|(entry, index)| entry.index == index)
-    };
-    match message.get_msg_type() {
-        MessageType::MsgReadIndex => message.entries.len() == 1,
-        MessageType::MsgReadIndexResp => message.term != 0 && message.entries.len() == 1,
-        MessageType::MsgAppend => message.term != 0 && consecutive(),
-        _ => message.term != 0,
-    }
-}
-
-fn to_raft_entry(entry: LogEntry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.set_entry_type(match entry.kind {
-        EntryKind::Normal => EntryType::EntryNormal,
-        EntryKind::ConfChange => EntryType::EntryConfChange,
-        EntryKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
-    });
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data;
-    out
-}
-
-fn from_raft_entry(entry: eraftpb::Entry) -> LogEntry {
-    let kind = match entry.get_entry_type() {
-        EntryType::EntryNormal => EntryKind::Normal,
-        EntryType::EntryConfChange => EntryKind::ConfChange,
-        EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
-    };
-    LogEntry { index: entry.index, term: entry.term, kind, data: entry.data }
-}
-
-fn to_raft_conf_state(conf: &ConfState) -> eraftpb::ConfState {
-    eraftpb::ConfState {
-        voters: conf.voters.clone(),
-        learners: conf.learners.clone(),
-        voters_outgoing: conf.voters_outgoing.clone(),
-        learners_next: conf.learners_next.clone(),
-        ..eraftpb::ConfState::default()
-    }
-}
-
-/// One step of SplitMix64 (Steele, Lea, Flood 2014): enough to spread election timeouts.
-fn split_mix(state: u64) -> u64 {
-    let mut mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Replica 1 of a group of three, as new.
-    fn replica() -> RaftReplica {
-        let table = (1..=3).map(|id| Replica { incarnation: Incarnation(id), node: NodeId(id) });
-        let boot = BootRecord::new_group(GroupId(1), Incarnation(1), table.collect());
-        RaftReplica::new(boot, &CoreConfig::default())
-    }
-
-    /// What the replica is after it took this message, and what it answered.
-    fn step(from: u64, kind: MessageType, change: impl FnOnce(&mut Message)) -> (Role, u64, usize) {
-        let mut message = Message::default();
-        message.set_msg_type(kind);
-        message.from = from;
-        message.to = 1;
-        message.term = 6;
-        change(&mut message);
-        let mut replica = replica();
-        replica.step(&GroupMessage {
-            group: GroupId(1),
-            from: Incarnation(from),
-            to: Incarnation(1),
-            payload: message.encode_to_vec(),
-        });
-        let mut effects = Effects::default();
-        replica.collect(Now::default(), &mut effects);
-        let last = replica.status().last_index;
-        (replica.status().role, last, effects.messages.len() + effects.persist.len())
-    }
-
-    const UNTOUCHED: (Role, u64, usize) = (Role::Follower, 5, 0);
-
-    #[test]
-    fn a_heartbeat_beyond_the_log_is_refused_instead_of_fatal_trap_8() {
-        assert_ne!(step(2, MessageType::MsgHeartbeat, |m| m.commit = 5), UNTOUCHED);
-        assert_eq!(step(2, MessageType::MsgHeartbeat, |m| m.commit = 6), UNTOUCHED);
-    }
-
-    #[test]
-    fn strangers_and_local_messages_are_refused_traps_11_15_23() {
-        assert_eq!(step(9, MessageType::MsgHeartbeat, |_| {}), UNTOUCHED);
-        assert_eq!(step(2, MessageType::MsgHeartbeat, |m| m.to = 3), UNTOUCHED);
-        for kind in [
-            MessageType::MsgHup,
-            MessageType::MsgBeat,
-            MessageType::MsgPropose,
-            MessageType::MsgTransferLeader,
-            MessageType::MsgSnapshot,
-            MessageType::MsgUnreachable,
-            MessageType::MsgCheckQuorum,
-        ] {
-            assert_eq!(
-                step(2, kind, |m| m.entries.push(Default::default())),
-                UNTOUCHED,
-                "{kind:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn malformed_messages_are_refused_instead_of_fatal() {
-        assert_eq!(step(2, MessageType::MsgReadIndex, |_| {}), UNTOUCHED);
-        assert_eq!(step(2, MessageType::MsgReadIndexResp, |m| m.index = 99), UNTOUCHED);
-        let no_term = |m: &mut Message| {
-            m.term = 0;
-            m.index = 99;
-            m.entries.push(Default::default());
-        };
-        assert_eq!(step(2, MessageType::MsgReadIndexResp, no_term), UNTOUCHED);
-        let entry = |index| eraftpb::Entry { index, term: 6, ..Default::default() };
-        let gap = |m: &mut Message| {
-            (m.index, m.log_term) = (5, 5);
-            m.entries = vec![entry(6), entry(8)];
-        };
-        assert_eq!(step(2, MessageType::MsgAppend, gap), UNTOUCHED);
-        let whole = |m: &mut Message| {
-            (m.index, m.log_term) = (5, 5);
-            m.entries = vec![entry(6), entry(7)];
-        };
-        assert_eq!(step(2, MessageType::MsgAppend, whole).1, 7);
-    }
-}
+mod tests;

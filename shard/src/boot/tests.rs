@@ -70,7 +70,13 @@ fn a_new_group_is_read_as_it_was_made() {
     }
     let boot = load(&store, NODE).unwrap();
     let [first, zero, last] = records;
-    assert_eq!(boot.records, [zero, first, last]);
+    // The directory's group runs from the start, the others wait to be named.
+    assert_eq!(boot.records, [zero]);
+    let sleeping: Vec<GroupId> = boot.sleeping.iter().map(|status| status.group).collect();
+    assert_eq!(sleeping, [first.group, last.group]);
+    for record in [first, last] {
+        assert_eq!(load_group(&store, NODE, record.group).unwrap(), record);
+    }
     assert_eq!(boot.orphans, []);
     let again = create_group(&store, &new_group(GROUP), &[]).unwrap_err();
     assert!(matches!(again, BootError::Exists { group: GROUP }), "{again}");
@@ -111,23 +117,29 @@ fn rows_that_contradict_each_other_stop_the_boot() {
         let (_directory, store) = new_store();
         grown(&store, 20);
         damage(&store);
-        let error = load(&store, NODE).unwrap_err();
+        let error = load_group(&store, NODE, GROUP).unwrap_err();
         assert!(matches!(error, BootError::Corrupt { group: GROUP, .. }), "{what}: {error}");
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        load(&store, NODE)
+    };
+    // What needs no look into the log is found at the start, the rest when the group is opened.
+    let at_start = |what: &str, damage: &dyn Fn(&Store)| {
+        let error = refused(what, damage).unwrap_err();
         assert!(error.to_string().contains(what), "{what}: {error}");
     };
     let remove = |store: &Store, index| {
         put(store, Family::Raft, raft_entry_key(GROUP, index), None);
     };
-    refused("entry 33 is missing", &|store| remove(store, 33));
-    refused("entry 6 is missing", &|store| remove(store, 6));
-    refused("applied 41", &|store| put_applied(store, 41));
-    refused("applied 4", &|store| put_applied(store, 4));
-    refused("commit 41", &|store| put_hard_state(store, 9, 41));
-    refused("terms go back", &|store| put_hard_state(store, 8, 12));
-    refused("a row of the raft family is missing", &|store| {
+    refused("entry 33 is missing", &|store| remove(store, 33)).unwrap();
+    refused("entry 6 is missing", &|store| remove(store, 6)).unwrap();
+    at_start("applied 41", &|store| put_applied(store, 41));
+    at_start("applied 4", &|store| put_applied(store, 4));
+    at_start("commit 41", &|store| put_hard_state(store, 9, 41));
+    refused("terms go back", &|store| put_hard_state(store, 8, 12)).unwrap();
+    at_start("a row of the raft family is missing", &|store| {
         put(store, Family::Raft, raft_hard_state_key(GROUP), None);
     });
-    refused("does not place replica 9", &|store| {
+    at_start("does not place replica 9", &|store| {
         let local =
             LocalState { truncated_index: 5, truncated_term: 5, incarnation: Incarnation(9) };
         put(store, Family::Raft, raft_local_key(GROUP), Some(local.encode()));
@@ -147,5 +159,31 @@ fn groups_without_state_are_reported_and_left_alone() {
     }
     let boot = load(&store, NODE).unwrap();
     assert_eq!(boot.orphans, [GroupId(1), GroupId(9), GroupId(u64::MAX)]);
-    assert_eq!(boot.records, [new_group(GROUP)]);
+    assert_eq!(boot.records, []);
+    let sleeping: Vec<GroupId> = boot.sleeping.iter().map(|status| status.group).collect();
+    assert_eq!(sleeping, [GROUP]);
+}
+
+#[test]
+fn a_sleeping_group_tells_where_it_stands() {
+    let (_directory, store) = new_store();
+    grown(&store, 20);
+    let status = load(&store, NODE).unwrap().sleeping.remove(0);
+    assert!(status.is_asleep && status.is_readable());
+    assert_eq!((status.term, status.commit, status.applied), (9, 20, 20));
+    assert_eq!((status.first_index, status.last_index), (6, 40));
+    assert_eq!((status.voters, status.conf_state.voters), (vec![1, 2, 3], vec![1, 2, 3]));
+    assert_eq!(status.incarnation, Incarnation(1));
+}
+
+#[test]
+fn a_replica_that_joins_begins_with_nothing() {
+    let (_directory, store) = new_store();
+    let replicas = [1, 2].map(|id| Replica { incarnation: Incarnation(id), node: NodeId(id) });
+    let record = BootRecord::added_replica(GROUP, Incarnation(1), replicas.to_vec());
+    create_group(&store, &record, &[]).unwrap();
+    assert_eq!(load_group(&store, NODE, GROUP).unwrap(), record);
+    let status = load(&store, NODE).unwrap().sleeping.remove(0);
+    assert!(!status.is_readable(), "nothing can be read before its first snapshot");
+    assert_eq!((status.first_index, status.last_index, status.applied), (1, 0, 0));
 }

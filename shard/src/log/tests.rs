@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ledger_shard_core::effects::HardState;
+use ledger_shard_core::effects::{BootRecord, HardState, Replica};
 use ledger_shard_core::entry::EntryKind;
 use ledger_shard_core::rows::decode_hard_state;
 use ledger_shard_core::view::StateView;
+use ledger_types::Incarnation;
 use tempfile::TempDir;
 
 use super::*;
@@ -98,6 +99,51 @@ fn an_overwritten_suffix_is_gone_with_the_batch_that_overwrites_it() {
     let terms: Vec<(u64, u64)> =
         fetch(&bench.store, wanted).unwrap().iter().map(|one| (one.index, one.term)).collect();
     assert_eq!(terms, [(6, 6), (7, 6), (8, 6), (9, 7), (10, 7)]);
+}
+
+#[test]
+fn a_truncated_log_begins_where_it_says_after_a_restart_too() {
+    let Bench { _directory: directory, store, metrics, sink } = bench();
+    let (group, node) = (GroupId(1), ledger_types::NodeId(1));
+    let here = Replica { incarnation: Incarnation(1), node };
+    let record = BootRecord::new_group(group, here.incarnation, vec![here]);
+    crate::boot::create_group(&store, &record, &[]).unwrap();
+    let entries = (6..=40).map(|index| entry(index, 6, 20_000)).collect();
+    let mut written = round(vec![persist(1, 1, entries)]);
+    let row = ledger_shard_core::rows::GroupRow {
+        applied_index: 30,
+        applied_term: 6,
+        conf_state: record.conf_state,
+        replicas: record.replicas,
+    };
+    let (family, key) = (Family::Vaults, ledger_shard_core::rows::group_row_key(group));
+    written.rows = vec![RowWrite { family, key, value: Some(row.encode()) }];
+    let cut = |first, index| {
+        let incarnation = here.incarnation;
+        let truncations = vec![TruncateLog { group, incarnation, first, index, term: 6 }];
+        LogRound { truncations, ..LogRound::default() }
+    };
+    assert!(!cut(6, 20).is_empty());
+    sink.persist(&mut vec![written], &mut Vec::new());
+    let syncs = metrics.snapshot().syncs;
+    // Two rounds in one batch, and nothing to wait for.
+    sink.persist(&mut vec![cut(6, 20), cut(21, 25)], &mut Vec::new());
+    let after = metrics.snapshot();
+    assert_eq!(after.syncs, syncs, "no sync of its own");
+    assert_eq!((after.log_truncations, after.log_entries_truncated), (2, 20));
+    drop((sink, store));
+    let store = Store::open(directory.path(), None, &StoreConfig::default()).unwrap();
+    let boot = crate::boot::load(&store, node).unwrap();
+    assert_eq!((boot.sleeping[0].first_index, boot.sleeping[0].last_index), (26, 40));
+    let record = crate::boot::load_group(&store, node, group).unwrap();
+    assert_eq!((record.truncated, record.last_index), ((25, 6), 40));
+    assert_eq!(record.term_runs, [(26, 6)]);
+    let wanted = |low| FetchLog { group, low, high: 100, max_bytes: u64::MAX };
+    assert_eq!(fetch(&store, wanted(26)).unwrap().len(), 15);
+    assert_eq!(fetch(&store, wanted(25)).unwrap(), []);
+    // The start wrote the log into files: entries 26..=30 are applied.
+    let about = 50_000..200_000;
+    assert!(about.contains(&record.log_bytes), "{} bytes", record.log_bytes);
 }
 
 #[test]

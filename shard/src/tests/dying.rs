@@ -8,7 +8,7 @@ use std::process::{Child, Command as Process, Stdio};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Driver, SystemClock, abort_process};
+use crate::{Driver, NoSnapshots, SystemClock, abort_process};
 
 const DIRECTORY_VARIABLE: &str = "LEDGER_TEST_DIRECTORY";
 const MODE_VARIABLE: &str = "LEDGER_TEST_MODE";
@@ -22,10 +22,13 @@ fn start_alone(store: &Arc<Store>, mode: DriverMode, fatal: Fatal) -> Driver {
         let record = BootRecord::new_group(GroupId(GROUP), Incarnation(1), vec![here]);
         boot::create_group(store, &record, &[]).unwrap();
     }
+    let loaded = boot::load(store, NodeId(1)).unwrap();
     let parts = DriverParts {
         store: store.clone(),
         node: NodeId(1),
-        records: boot::load(store, NodeId(1)).unwrap().records,
+        records: loaded.records,
+        sleeping: loaded.sleeping,
+        fetcher: Arc::new(NoSnapshots::default()),
         outbox: Arc::new(Network::default()),
         blocks: Arc::new(Blocks::default()),
         clock: Arc::new(SystemClock),

@@ -15,14 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Running {
     root: TempDir,
     network: Arc<Network>,
-    mode: DriverMode,
+    config: DriverConfig,
     nodes: BTreeMap<u64, (Driver, Arc<Store>)>,
 }
 
 impl Running {
     fn start(mode: DriverMode) -> Running {
+        Running::with(config(mode, 20))
+    }
+
+    fn with(config: DriverConfig) -> Running {
         let (root, network) = (TempDir::new().unwrap(), Arc::new(Network::default()));
-        let mut all = Running { root, network, mode, nodes: BTreeMap::new() };
+        let mut all = Running { root, network, config, nodes: BTreeMap::new() };
         for node in NODES {
             all.start_node(node);
         }
@@ -32,8 +36,9 @@ impl Running {
     fn start_node(&mut self, node: u64) {
         let store = open_store(&self.root.path().join(node.to_string()));
         let parts = parts(node, store.clone(), self.network.clone(), Arc::new(SystemClock));
-        let driver = Driver::start(parts, config(self.mode, 20)).unwrap();
+        let driver = Driver::start(parts, self.config.clone()).unwrap();
         self.network.connect(node, driver.handle());
+        wake(node, &driver.handle());
         self.nodes.insert(node, (driver, store));
     }
 
@@ -78,6 +83,13 @@ impl Running {
             });
             open.is_empty()
         });
+    }
+
+    /// A group as a node sees it, a moment ago.
+    fn status(&self, node: u64, group: u64) -> crate::GroupStatus {
+        let handle = self.nodes[&node].0.handle();
+        handle.refresh();
+        handle.status(GroupId(group)).unwrap()
     }
 
     fn wait_until_settled(&self) {
@@ -160,6 +172,59 @@ fn three_nodes_keep_their_promises(mode: DriverMode) {
         assert_eq!(handle.bytes_in_flight(), (0, 0));
         drop(store);
     }
+}
+
+/// A node comes back to find that the others' logs begin after its own ends.
+fn a_node_that_was_away_too_long_gets_snapshots(mode: DriverMode) {
+    let mut config = config(mode, 20);
+    config.core.log_entries_max = 20;
+    let mut all = Running::with(config);
+    all.commit(&GROUPS.map(|group| (group, create_vault(group))));
+    all.commit(&writes(0, 20));
+    all.wait_until_settled();
+    let victim = all.leader(1).unwrap_or(1);
+    let last = GROUPS.map(|group| all.status(victim, group).last_index);
+    all.kill(victim);
+    // One after the other, because commands that wait together share an entry.
+    let mut written = 20;
+    wait_until("the logs of the others are cut", || {
+        all.commit(&writes(written, 1));
+        written += 1;
+        all.nodes.keys().all(|&node| {
+            let groups = GROUPS.into_iter().zip(last);
+            groups.into_iter().all(|(group, last)| all.status(node, group).first_index > last + 1)
+        })
+    });
+    all.start_node(victim);
+    all.commit(&writes(written, 10));
+    all.wait_until_settled();
+    all.assert_equal_state();
+    assert_written(&all, 0..written + 10);
+    let metrics = |node: u64| all.nodes[&node].0.handle().metrics();
+    assert!(metrics(victim).snapshots_installed >= 3, "{:?}", metrics(victim));
+    let cut: u64 = NODES.iter().map(|&node| metrics(node).snapshots_cut).sum();
+    assert!(cut >= 3 && NODES.iter().all(|&node| metrics(node).snapshots_refused == 0));
+    // What was installed is a state like any other, also after everything starts again.
+    for node in NODES {
+        all.kill(node);
+    }
+    for node in NODES {
+        all.start_node(node);
+    }
+    all.commit(&writes(written + 10, 5));
+    all.wait_until_settled();
+    all.assert_equal_state();
+    assert_written(&all, 0..written + 15);
+}
+
+#[test]
+fn a_node_that_was_away_too_long_gets_snapshots_inline() {
+    a_node_that_was_away_too_long_gets_snapshots(DriverMode::Inline);
+}
+
+#[test]
+fn a_node_that_was_away_too_long_gets_snapshots_staged() {
+    a_node_that_was_away_too_long_gets_snapshots(DriverMode::Staged);
 }
 
 #[test]

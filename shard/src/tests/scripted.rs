@@ -40,12 +40,21 @@ pub(super) struct Scripted {
     pub(super) nodes: Vec<ScriptedNode>,
     clock: Arc<HandClock>,
     numbers: u64,
-    _root: TempDir,
+    root: TempDir,
 }
 
 impl Scripted {
     /// Starts nodes on the directories `1`, `2` and `3` below `root`, new or not.
     pub(super) fn start(root: TempDir) -> Scripted {
+        let all = Scripted::start_asleep(root);
+        for (node, place) in all.nodes.iter().zip(NODES) {
+            wake(place, &node.handle);
+        }
+        all
+    }
+
+    /// The same, and every group sleeps until something names it.
+    pub(super) fn start_asleep(root: TempDir) -> Scripted {
         let clock = Arc::new(HandClock { monotonic_ms: AtomicU64::new(1000) });
         let network = Arc::new(Network::default());
         let nodes = NODES.map(|node| {
@@ -58,7 +67,12 @@ impl Scripted {
             let before = MetricsSnapshot::default();
             ScriptedNode { store, handle, reader, directory, unsynced_bytes: 0, event_loop, before }
         });
-        Scripted { nodes: nodes.into(), clock, numbers: 0, _root: root }
+        Scripted { nodes: nodes.into(), clock, numbers: 0, root }
+    }
+
+    /// Stops every node where it is and gives the directories back.
+    pub(super) fn stop(self) -> TempDir {
+        self.root
     }
 
     /// Every node takes one turn, and a little time passes.

@@ -329,7 +329,7 @@ pub(crate) struct TrustShowOptions {
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusOptions {
-    /// Also every group of every node.
+    /// Also every group of every node, and what leaders know of their followers.
     #[arg(long)]
     pub(crate) groups: bool,
 }
@@ -429,6 +429,9 @@ pub(crate) struct WorkloadOptions {
     /// Different keys in each vault; reads write them first.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) keys: u64,
+    /// Requests a second of all clients together, at most; without it, as many as are answered.
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
     /// Threads of this program.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ledger_client::{CallKind, Client, ClientError, Effect, Route, VerifiedOptions, method};
 use ledger_types::{StateKey, VaultRef};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::args::{Global, Work, WorkloadOptions};
 use crate::failure::Failure;
@@ -67,6 +68,9 @@ fn check(options: &WorkloadOptions) -> Result<(), Failure> {
     if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
         return Err(Failure::failed(format!("{name} must be at least 1")));
     }
+    if options.rate == Some(0) {
+        return Err(Failure::failed("--rate must be at least 1"));
+    }
     if options.keys == 0 {
         return Err(Failure::failed("--keys must be at least 1"));
     }
@@ -89,11 +93,24 @@ impl Worker {
         let mut template =
             Template::new(&self.options, self.vault, self.client.client_id(), &mut numbers);
         let operations = template.operations();
+        let mut pace = self.pace();
         while !self.measurement.is_over() {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
             let began = Instant::now();
             let outcome = self.once(&mut template, &mut numbers).await;
             self.measurement.record(self.vault_index, began, operations, outcome);
         }
+    }
+
+    /// When this client may send its next request; a late one is not made up for.
+    fn pace(&self) -> Option<Interval> {
+        let rate = self.options.rate?;
+        let clients = u32::try_from(self.options.clients).unwrap_or(u32::MAX);
+        let mut pace = tokio::time::interval(Duration::from_secs(1) * clients / rate);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Some(pace)
     }
 
     async fn once(

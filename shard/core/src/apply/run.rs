@@ -20,7 +20,7 @@ use super::{Applier, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBl
 use crate::command::create_vault::CreateVaultCommand;
 use crate::command::write::PreparedWrite;
 use crate::command::{system, write};
-use crate::effects::Committed;
+use crate::effects::{Committed, MembersChanged};
 use crate::entry::{CommandKind, EntryData, EntryKind, FEATURE_LEVEL, LogEntry};
 use crate::rows::{GroupRow, OwnedRow, OwnedState, VaultStatus, group_row_key, owned_row_key};
 use crate::view::{Family, RowWrite, StateView};
@@ -34,6 +34,8 @@ struct PlannedEntry {
     term: u64,
     time_ns: u64,
     parts: Vec<(VaultRef, Vec<PlannedCommand>)>,
+    /// The group's members from this entry on, if it changes them.
+    members: Option<MembersChanged>,
 }
 
 struct PlannedCommand {
@@ -59,9 +61,9 @@ pub(super) fn round(
 ) -> Result<(), ApplyFault> {
     let mut rounds = Rounds::new();
     let mut plans = Vec::with_capacity(committed.len());
-    for Committed { group, entries } in committed {
+    for Committed { group, entries, members } in committed {
         let entries: Result<Vec<_>, _> =
-            entries.iter().map(|entry| plan(*group, entry, &mut rounds)).collect();
+            entries.iter().map(|entry| plan(*group, entry, members, &mut rounds)).collect();
         plans.push((*group, entries?));
     }
     load_rows(&mut rounds, view)?;
@@ -74,7 +76,7 @@ pub(super) fn round(
                 let (applied, found) = (row.applied_index, entry.index);
                 return Err(ApplyFault::Gap { group, applied, found });
             }
-            let PlannedEntry { index, term, time_ns, parts } = entry;
+            let PlannedEntry { index, term, time_ns, parts, members } = entry;
             let limits = SessionLimits {
                 retention_ns: applier.config.session_retention_ns,
                 rows_max: applier.config.session_rows_max,
@@ -85,6 +87,10 @@ pub(super) fn round(
             run.entry(parts, &mut rounds, output)?;
             if !is_replay {
                 (row.applied_index, row.applied_term) = (index, term);
+                if let Some(members) = members {
+                    row.conf_state = members.conf_state;
+                    row.replicas = members.replicas;
+                }
             }
         }
         touched.insert(group, row.applied_index);
@@ -133,15 +139,22 @@ fn group_row<'a>(
 }
 
 /// Decodes an entry and registers the rows that its commands will read.
-fn plan(group: GroupId, entry: &LogEntry, rounds: &mut Rounds) -> Result<PlannedEntry, ApplyFault> {
+fn plan(
+    group: GroupId,
+    entry: &LogEntry,
+    members: &[MembersChanged],
+    rounds: &mut Rounds,
+) -> Result<PlannedEntry, ApplyFault> {
     let LogEntry { index, term, kind, data } = entry;
     let (index, term) = (*index, *term);
+    let nothing = |members| PlannedEntry { index, term, time_ns: 0, parts: Vec::new(), members };
     if *kind != EntryKind::Normal {
-        // Applying one is the driver's and raft's work together, never the state machine's alone (I8).
-        return Err(ApplyFault::ConfChange { group, index });
+        // What it comes to is raft's to say, before the entry gets here (I8).
+        let changed = members.iter().find(|changed| changed.index == index).cloned();
+        return changed.map(|one| nothing(Some(one))).ok_or(ApplyFault::Members { group, index });
     }
     if data.is_empty() {
-        return Ok(PlannedEntry { index, term, time_ns: 0, parts: Vec::new() });
+        return Ok(nothing(None));
     }
     let decode = |source| ApplyFault::Decode { group, index, source };
     let data = EntryData::decode(data).map_err(decode)?;
@@ -164,7 +177,7 @@ fn plan(group: GroupId, entry: &LogEntry, rounds: &mut Rounds) -> Result<Planned
         let owner_epoch = command.owner_epoch;
         parts[place].1.push(PlannedCommand { position, owner_epoch, action });
     }
-    Ok(PlannedEntry { index, term, time_ns: data.time_ns, parts })
+    Ok(PlannedEntry { index, term, time_ns: data.time_ns, parts, members: None })
 }
 
 fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Action, DecodeError> {

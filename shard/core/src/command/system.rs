@@ -10,25 +10,30 @@ use ledger_proof::ReadFault;
 use ledger_proof::encoding::{DecodeError, Reader, Writer};
 use ledger_proof::system_entity::{ADDRESS_BYTES_MAX, REPLICAS_MAX};
 use ledger_types::{
-    ClusterId, GroupId, InvalidInput, NamespaceId, NodeId, Operation, OwnerEpoch, VaultRef,
+    ClusterId, GroupId, Incarnation, InvalidInput, NamespaceId, NodeId, Operation, OwnerEpoch,
+    VaultRef,
 };
 use thiserror::Error;
 
+mod bundle_link;
 mod create_namespace;
 mod create_shards;
 mod create_vault;
 mod draft;
 pub mod entity;
 mod found;
+mod members;
 mod register_node;
 #[cfg(test)]
 mod script;
 mod vault_active;
 
+pub use bundle_link::{BUNDLE_LINK_BYTES_MAX, StoreBundleLink};
 pub use create_namespace::{CreateNamespace, check_namespace_name};
 pub use create_shards::{CreateShards, SHARDS_PER_COMMAND_MAX};
 pub use create_vault::{CreateVault, Retention};
 pub use found::{FIRST_BUNDLE, FOUNDERS_MAX, Found, Founder};
+pub use members::{FinishReplacement, ReplaceReplica};
 pub use register_node::RegisterNode;
 pub use vault_active::VaultActive;
 
@@ -139,6 +144,27 @@ pub enum SystemResult {
         /// Its owner epoch.
         owner_epoch: OwnerEpoch,
     },
+    /// The shard is to take in a replica.
+    ReplacementBegun {
+        /// The shard.
+        shard: GroupId,
+        /// The new replica.
+        incarnation: Incarnation,
+        /// The shard's epoch.
+        epoch: u64,
+    },
+    /// The shard has one voter set again.
+    ReplacementFinished {
+        /// The shard.
+        shard: GroupId,
+        /// The shard's epoch.
+        epoch: u64,
+    },
+    /// The link to the bundle is kept, this one or an earlier one.
+    BundleLinkStored {
+        /// The bundle.
+        sequence: u64,
+    },
     /// Nothing changed.
     Refused(SystemRefusal),
 }
@@ -154,12 +180,6 @@ pub enum SystemRefusal {
     AlreadyFounded {
         /// The cluster.
         cluster: ClusterId,
-    },
-    /// Another store has the node's name.
-    #[error("the name belongs to another store, that of node {node}")]
-    NodeNameTaken {
-        /// The node that has it.
-        node: NodeId,
     },
     /// The store is registered under another name.
     #[error("the store is registered under another name, as node {node}")]
@@ -238,6 +258,74 @@ pub enum SystemRefusal {
     /// No id is left.
     #[error("no id is left")]
     IdsExhausted,
+    /// There is no such shard, `_system` included.
+    #[error("shard {shard} is not a shard of this cluster")]
+    NoSuchShard {
+        /// The wanted shard.
+        shard: GroupId,
+    },
+    /// The shard has no such replica.
+    #[error("shard {shard} has no replica {incarnation}")]
+    NoSuchReplica {
+        /// The shard.
+        shard: GroupId,
+        /// The wanted replica.
+        incarnation: Incarnation,
+    },
+    /// The replica is not on its way out of the shard.
+    #[error("replica {incarnation} of shard {shard} is not leaving")]
+    ReplicaStays {
+        /// The shard.
+        shard: GroupId,
+        /// The replica.
+        incarnation: Incarnation,
+    },
+    /// The shard's entity changed since the command was made.
+    #[error("shard {shard} is at epoch {current}")]
+    OtherShardEpoch {
+        /// The shard.
+        shard: GroupId,
+        /// Its epoch.
+        current: u64,
+    },
+    /// Another change of the shard's members has to end first.
+    #[error("the members of shard {shard} are changing")]
+    ShardChanging {
+        /// The shard.
+        shard: GroupId,
+    },
+    /// The shard lists as many replicas as it may.
+    #[error("shard {shard} has no room for another replica")]
+    ShardFull {
+        /// The shard.
+        shard: GroupId,
+    },
+    /// There is no such node.
+    #[error("node {node} does not exist")]
+    UnknownNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node is draining or removed.
+    #[error("node {node} takes no replicas")]
+    NodeNotActive {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node has at most one replica of a shard.
+    #[error("shard {shard} has a replica on node {node} already")]
+    ReplicaExists {
+        /// The shard.
+        shard: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// There is no such trust bundle, or it is the first, which nothing vouches for.
+    #[error("no trust bundle {sequence} needs a link")]
+    UnknownBundle {
+        /// The bundle.
+        sequence: u64,
+    },
 }
 
 /// A change of the directory.
@@ -255,6 +343,12 @@ pub enum SystemCommand {
     CreateVault(CreateVault),
     /// Records that a vault has its first block.
     VaultActive(VaultActive),
+    /// Gives a replica's place in a shard to another node.
+    ReplaceReplica(ReplaceReplica),
+    /// Records that a shard's group has its new voters.
+    FinishReplacement(FinishReplacement),
+    /// Keeps the proof of a trust bundle.
+    StoreBundleLink(StoreBundleLink),
 }
 
 const KIND_FOUND: u8 = 1;
@@ -263,6 +357,9 @@ const KIND_CREATE_SHARDS: u8 = 3;
 const KIND_CREATE_NAMESPACE: u8 = 4;
 const KIND_CREATE_VAULT: u8 = 5;
 const KIND_VAULT_ACTIVE: u8 = 6;
+const KIND_REPLACE_REPLICA: u8 = 7;
+const KIND_FINISH_REPLACEMENT: u8 = 8;
+const KIND_STORE_BUNDLE_LINK: u8 = 9;
 
 impl SystemCommand {
     /// The command's bytes. Errors if a field breaks its rule, so that no such command enters the log,
@@ -300,6 +397,19 @@ impl SystemCommand {
                 out.u8(KIND_VAULT_ACTIVE);
                 command.write(&mut out);
             }
+            SystemCommand::ReplaceReplica(command) => {
+                out.u8(KIND_REPLACE_REPLICA);
+                command.write(&mut out);
+            }
+            SystemCommand::FinishReplacement(command) => {
+                out.u8(KIND_FINISH_REPLACEMENT);
+                command.write(&mut out);
+            }
+            SystemCommand::StoreBundleLink(command) => {
+                command.check()?;
+                out.u8(KIND_STORE_BUNDLE_LINK);
+                command.write(&mut out);
+            }
         }
         Ok(body)
     }
@@ -316,6 +426,15 @@ impl SystemCommand {
             }
             KIND_CREATE_VAULT => SystemCommand::CreateVault(CreateVault::read(&mut reader)?),
             KIND_VAULT_ACTIVE => SystemCommand::VaultActive(VaultActive::read(&mut reader)?),
+            KIND_REPLACE_REPLICA => {
+                SystemCommand::ReplaceReplica(ReplaceReplica::read(&mut reader)?)
+            }
+            KIND_FINISH_REPLACEMENT => {
+                SystemCommand::FinishReplacement(FinishReplacement::read(&mut reader)?)
+            }
+            KIND_STORE_BUNDLE_LINK => {
+                SystemCommand::StoreBundleLink(StoreBundleLink::read(&mut reader)?)
+            }
             value => {
                 let field = "directory command kind";
                 return Err(DecodeError::UnknownValue { field, value: value.into() });
@@ -338,6 +457,9 @@ pub fn plan(body: &[u8], time_ns: u64, view: &dyn EntityView) -> Result<Planned,
         SystemCommand::CreateNamespace(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::CreateVault(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::VaultActive(command) => command.plan(&mut draft)?,
+        SystemCommand::ReplaceReplica(command) => command.plan(time_ns, &mut draft)?,
+        SystemCommand::FinishReplacement(command) => command.plan(time_ns, &mut draft)?,
+        SystemCommand::StoreBundleLink(command) => command.plan(&mut draft)?,
     };
     Ok(match answer {
         Ok(result) => Planned { operations: draft.into_operations()?, result },

@@ -78,7 +78,7 @@ fn run(entries: &[&[Vec<u8>]]) -> (MemoryRows, Vec<CommandResult>) {
     for (index, commands) in (6u64..).zip(entries) {
         let entries = vec![entry(index, 1_700_000_000_000_000_000, commands)];
         let mut output = ApplyOutput::default();
-        let committed = [Committed { group: GroupId::SYSTEM, entries }];
+        let committed = [Committed { group: GroupId::SYSTEM, entries, members: Vec::new() }];
         applier.apply(&committed, &rows, &mut output).unwrap();
         rows.write(output.rows);
         applier.written();

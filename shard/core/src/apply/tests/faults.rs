@@ -106,7 +106,7 @@ fn entries_at_which_a_replica_stops() {
         machine.entry(&[])
     });
     use ApplyFault::*;
-    assert!(matches!(stopped[0], ConfChange { index: 7, .. }));
+    assert!(matches!(stopped[0], Members { index: 7, .. }));
     assert!(matches!(stopped[1], FeatureLevel { level: 9, .. }));
     assert!(matches!(stopped[2], UnknownCommand { kind: 200, .. }));
     assert!(matches!(stopped[3], Decode { index: 7, .. }));
@@ -114,7 +114,7 @@ fn entries_at_which_a_replica_stops() {
     let other = GroupId(8);
     let data = EntryBuilder::new(Incarnation(1), 0).finish();
     let entry = LogEntry { index: 6, term: 6, kind: EntryKind::Normal, data };
-    let committed = [Committed { group: other, entries: vec![entry] }];
+    let committed = [Committed { group: other, entries: vec![entry], members: Vec::new() }];
     let fault = Applier::new(Default::default()).apply(
         &committed,
         &Machine::new().rows,

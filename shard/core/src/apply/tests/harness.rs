@@ -73,7 +73,8 @@ impl Machine {
 
     pub(crate) fn try_round(&mut self, entries: &[LogEntry]) -> Result<ApplyOutput, ApplyFault> {
         let mut output = ApplyOutput::default();
-        let committed = [Committed { group: GROUP, entries: entries.to_vec() }];
+        let committed =
+            [Committed { group: GROUP, entries: entries.to_vec(), members: Vec::new() }];
         self.applier.apply(&committed, &self.rows, &mut output)?;
         self.rows.write(output.rows.clone());
         self.applier.written();

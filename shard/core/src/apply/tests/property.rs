@@ -152,7 +152,11 @@ fn run_with_crashes(
         let end = (next + size).min(all.len());
         match fate {
             Fate::Lost if next % 2 == 0 => {
-                let committed = [Committed { group: GROUP, entries: all[next..end].to_vec() }];
+                let committed = [Committed {
+                    group: GROUP,
+                    entries: all[next..end].to_vec(),
+                    members: Vec::new(),
+                }];
                 let mut lost = ApplyOutput::default();
                 machine.applier.apply(&committed, &machine.rows, &mut lost).unwrap();
                 machine.restart();

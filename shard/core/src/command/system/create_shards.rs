@@ -78,8 +78,14 @@ impl CreateShards {
 
 /// A replica that votes in a group whose members are not changing.
 pub(super) fn settled_voter(node: NodeId, incarnation: Incarnation) -> ShardReplica {
-    let role = ReplicaRole::Voter;
-    ShardReplica { node, incarnation, role, in_old_set: false, in_new_set: true }
+    ShardReplica {
+        node,
+        incarnation,
+        role: ReplicaRole::Voter,
+        in_old_set: false,
+        in_new_set: true,
+        is_added: false,
+    }
 }
 
 /// Active nodes and how many replicas of data shards each has.

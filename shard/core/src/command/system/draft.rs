@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 
 use ledger_proof::system_entity::{
-    CLUSTER_KEY, ClusterEntity, NodeEntity, SequenceEntity, SystemEntity, sequence_key,
+    CLUSTER_KEY, ClusterEntity, NodeEntity, SequenceEntity, SystemEntity, bundle_key, sequence_key,
 };
+use ledger_proof::trust::TrustBundle;
 use ledger_types::{GroupId, Operation};
 
 use super::entity::{
     SHARD_BY_LOAD_PREFIX, ShardByLoadEntity, ShardVaultsEntity, shard_by_load_key, shard_vaults_key,
 };
-use super::{EntityView, SystemFault};
+use super::{EntityView, FIRST_BUNDLE, SystemFault};
 
 /// The entities as they are, under the changes made so far.
 pub(super) struct Draft<'a> {
@@ -43,11 +44,29 @@ impl<'a> Draft<'a> {
 
     /// The entity with this key, if it is present.
     pub(super) fn get<E: SystemEntity>(&self, key: &str) -> Result<Option<E>, SystemFault> {
-        let value = match self.changes.get(key) {
-            Some(change) => change.clone(),
-            None => self.view.get(key)?,
-        };
-        value.map(|value| decode(key, &value)).transpose()
+        self.get_bytes(key)?.map(|value| decode(key, &value)).transpose()
+    }
+
+    /// The value with this key, whatever it is.
+    pub(super) fn get_bytes(&self, key: &str) -> Result<Option<Vec<u8>>, SystemFault> {
+        match self.changes.get(key) {
+            Some(change) => Ok(change.clone()),
+            None => Ok(self.view.get(key)?),
+        }
+    }
+
+    /// The trust bundle with the highest number. A founded cluster has one.
+    pub(super) fn newest_bundle(&self) -> Result<TrustBundle, SystemFault> {
+        let mut sequence = FIRST_BUNDLE;
+        let mut newest: Option<TrustBundle> = None;
+        // Numbers follow each other without a gap; the order of keys is another one.
+        while let Some(value) = self.get_bytes(&bundle_key(sequence))? {
+            let key = bundle_key(sequence);
+            let read = TrustBundle::decode(&value);
+            newest = Some(read.map_err(|source| SystemFault::Entity { key, source })?);
+            sequence += 1;
+        }
+        newest.ok_or_else(|| SystemFault::Missing { key: bundle_key(FIRST_BUNDLE) })
     }
 
     /// The entity with this key, which must be there.

@@ -34,14 +34,14 @@ use super::{
 pub const FOUNDERS_MAX: usize = 7;
 /// The number of the trust bundle that a cluster is founded with.
 pub const FIRST_BUNDLE: u64 = 1;
-/// The first trust bundle holds for ten years of 365 days.
-const BUNDLE_LIFE_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+/// A trust bundle holds for ten years of 365 days.
+pub(super) const BUNDLE_LIFE_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 /// Oldest cosignature that the first trust bundle lets count, in seconds.
 const BUNDLE_MAX_AGE_SECONDS: u64 = 60;
 /// How far a cosignature may be ahead of a client's clock under the first trust bundle, in seconds.
 const BUNDLE_SKEW_SECONDS: u64 = 10;
 /// Nanoseconds in a second.
-const NS_PER_SECOND: u64 = 1_000_000_000;
+pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Fewest bytes of an encoded founder.
 const FOUNDER_LEN_MIN: usize = 2 + 16 + 32 + 2 + 2;
 

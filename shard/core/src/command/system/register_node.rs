@@ -1,7 +1,11 @@
 //! `RegisterNode`: gives a node its number, or takes the new address of one that has it.
 //!
-//! Owns the command's bytes, its effect and its tests. Must never give one store two numbers, or one name
-//! or public key to two stores.
+//! Owns the command's bytes, its effect and its tests. Must never give one store two numbers, one public key
+//! to two stores, or one name to two nodes that are not removed.
+//!
+//! A store that comes under the name of a registered node is that node after its disk was wiped: it gets a
+//! number of its own, and the node that had the name is removed for good by the same command. That is the old
+//! store's tombstone, should it ever come back. Whoever proposes the command makes sure that it is gone.
 //!
 //! Fields: `name (u16 len) ‖ store id 16 ‖ public key 32 ‖ address (u16 len) ‖ zone (u16 len)`.
 
@@ -74,11 +78,13 @@ impl RegisterNode {
         if let Some(known) = nodes.iter().find(|node| node.store_id == self.store_id) {
             return Ok(self.update(known, draft));
         }
-        if let Some(other) = nodes.iter().find(|node| node.name == self.name) {
-            return Ok(Err(SystemRefusal::NodeNameTaken { node: other.id }));
-        }
         if let Some(other) = nodes.iter().find(|node| node.public_key == self.public_key) {
             return Ok(Err(SystemRefusal::PublicKeyTaken { node: other.id }));
+        }
+        let holds_name =
+            |node: &NodeEntity| node.name == self.name && node.state != NodeState::Removed;
+        for old in nodes.into_iter().filter(holds_name) {
+            draft.put(node_key(old.id), &NodeEntity { state: NodeState::Removed, ..old });
         }
         let id = NodeId(draft.draw(NODE_SEQUENCE)?);
         draft.put(node_key(id), &self.entity(id));
@@ -124,9 +130,27 @@ mod tests {
     }
 
     #[test]
-    fn names_stores_and_keys_belong_to_one_node() {
+    fn a_wiped_disk_is_a_new_node_and_the_old_store_never_comes_back() {
         run("found a b c                      => founded
-             register a store=z               => refused: the name belongs to another store, that of node 1
+             register c store=z               => node 4 created
+             get node/3                       => node 3 c c:1 Removed
+             get node/4                       => node 4 c c:1 Active
+             register c store=z               => node 4 known, nothing changed
+             register c store=c               => refused: node 3 was removed from the cluster
+             register d store=c               => refused: node 3 was removed from the cluster
+             register c store=y key=c         => refused: the public key belongs to node 3
+             register c store=y key=z         => refused: the public key belongs to node 4
+             get node/4                       => node 4 c c:1 Active
+             register c store=y address=c:2   => node 5 created
+             get node/4                       => node 4 c c:1 Removed
+             get node/5                       => node 5 c c:2 Active
+             get node/1                       => node 1 a a:1 Active
+             get sequence/node                => next 6");
+    }
+
+    #[test]
+    fn stores_and_keys_belong_to_one_node() {
+        run("found a b c                      => founded
              register z store=b               => refused: the store is registered under another name, as node 2
              register z store=z key=c         => refused: the public key belongs to node 3
              register a store=a key=z         => refused: node 1 is registered with another public key

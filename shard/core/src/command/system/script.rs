@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use ledger_proof::system_entity::{
-    ClusterEntity, NamespaceEntity, NamespaceNameEntity, NamespaceState, NodeEntity, RetentionMode,
-    SequenceEntity, ShardEntity, SystemEntity, VaultEntity, VaultState, namespace_key, vault_key,
+    ClusterEntity, NamespaceEntity, NamespaceNameEntity, NamespaceState, NodeEntity, NodeState,
+    ReplicaRole, RetentionMode, SequenceEntity, ShardEntity, ShardReplica, SystemEntity,
+    TombstoneEntity, VaultEntity, VaultState, namespace_key, node_key, vault_key,
 };
+use ledger_proof::trust::TrustBundle;
 use ledger_types::{
-    ClusterId, GroupId, NamespaceId, Operation, OwnerEpoch, StoreId, VaultId, VaultRef,
+    ClusterId, GroupId, Incarnation, NamespaceId, NodeId, Operation, OwnerEpoch, StoreId, VaultId,
+    VaultRef,
 };
 
 use super::entity::{PendingEntity, SettingEntity, ShardVaultsEntity};
@@ -67,6 +70,12 @@ impl Script {
         let key = vault_key(vault);
         let entity = VaultEntity::decode(&self.entities[&key]).expect("a vault");
         self.put(&key, &VaultEntity { state, ..entity });
+    }
+
+    pub(super) fn set_node_state(&mut self, id: NodeId, state: NodeState) {
+        let key = node_key(id);
+        let entity = NodeEntity::decode(&self.entities[&key]).expect("a node");
+        self.put(&key, &NodeEntity { state, ..entity });
     }
 
     pub(super) fn set_namespace_state(&mut self, id: NamespaceId, state: NamespaceState) {
@@ -142,6 +151,20 @@ impl Script {
                     None => Retention::KEEP_ALL,
                 },
             }),
+            ["replace", shard, old] => SystemCommand::ReplaceReplica(ReplaceReplica {
+                shard: GroupId(shard.parse().expect("a number")),
+                old: Incarnation(old.parse().expect("a number")),
+                node: NodeId(number("node").expect("a node")),
+            }),
+            ["finish", shard, old] => SystemCommand::FinishReplacement(FinishReplacement {
+                shard: GroupId(shard.parse().expect("a number")),
+                old: Incarnation(old.parse().expect("a number")),
+                epoch: number("epoch").expect("an epoch"),
+            }),
+            ["link", sequence, text] => SystemCommand::StoreBundleLink(StoreBundleLink {
+                sequence: sequence.parse().expect("a number"),
+                link: text.as_bytes().to_vec(),
+            }),
             ["active", vault] => SystemCommand::VaultActive(VaultActive {
                 vault: vault_named(vault),
                 owner_epoch: OwnerEpoch(number("epoch").expect("an epoch")),
@@ -163,8 +186,18 @@ impl Script {
                 format!("node {} {} {} {:?}", e.id, e.name, e.address, e.state)
             }),
             "shard" => show(value, |e: ShardEntity| {
-                let replicas = e.replicas.iter().map(|r| format!(" {}@{}", r.incarnation, r.node));
-                format!("shard {} epoch {}:{}", e.id, e.epoch, replicas.collect::<String>())
+                let replicas = e.replicas.iter().map(show_replica).collect::<String>();
+                format!("shard {} epoch {}:{replicas}", e.id, e.epoch)
+            }),
+            "bundle" => {
+                let bundle = TrustBundle::decode(value).expect("bundles are well formed");
+                let voters = bundle.voters.iter().map(|v| format!(" {}@{}", v.name, v.node));
+                format!("bundle {}:{}", bundle.sequence, voters.collect::<String>())
+            }
+            "bundle-link" => String::from_utf8(value.clone()).expect("scripts link with words"),
+            "tombstone" => show(value, |e: TombstoneEntity| {
+                assert_eq!(e.removed_at_ns, TIME_NS);
+                format!("{} of shard {} was on node {}", e.incarnation, e.shard, e.node)
             }),
             "namespace" => show(value, |e: NamespaceEntity| {
                 assert_eq!(e.created_at_ns, TIME_NS);
@@ -197,6 +230,23 @@ impl Script {
 
 fn show<E: SystemEntity>(value: &[u8], words: impl Fn(E) -> String) -> String {
     words(E::decode(value).expect("entities are well formed"))
+}
+
+/// A replica; the usual one, a founding voter of a settled shard, without remarks.
+fn show_replica(replica: &ShardReplica) -> String {
+    let remarks = [
+        ("old", replica.in_old_set),
+        ("new", replica.in_new_set),
+        ("learner", replica.role == ReplicaRole::Learner),
+        ("added", replica.is_added),
+    ];
+    let remarks: Vec<&str> =
+        remarks.iter().filter(|(_, holds)| *holds).map(|(word, _)| *word).collect();
+    let ShardReplica { incarnation, node, .. } = replica;
+    match remarks[..] {
+        ["new"] => format!(" {incarnation}@{node}"),
+        _ => format!(" {incarnation}@{node}({})", remarks.join(",")),
+    }
 }
 
 fn vault_named(text: &str) -> VaultRef {
@@ -253,6 +303,13 @@ fn answer(result: &SystemResult, unchanged: bool) -> String {
         SystemResult::VaultActive { vault, owner_epoch } => {
             format!("active {vault} epoch {owner_epoch}{suffix}")
         }
+        SystemResult::ReplacementBegun { shard, incarnation, epoch } => {
+            format!("shard {shard} epoch {epoch} takes in {incarnation}")
+        }
+        SystemResult::ReplacementFinished { shard, epoch } => {
+            format!("shard {shard} epoch {epoch} is settled{suffix}")
+        }
+        SystemResult::BundleLinkStored { sequence } => format!("link of bundle {sequence}{suffix}"),
         SystemResult::Refused(refusal) => {
             assert!(unchanged, "a refusal leaves nothing behind");
             format!("refused: {refusal}")

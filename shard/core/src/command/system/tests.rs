@@ -33,6 +33,17 @@ fn every_command() -> Vec<SystemCommand> {
             vault: VaultRef::new(6, 7),
             owner_epoch: OwnerEpoch(1),
         }),
+        SystemCommand::ReplaceReplica(ReplaceReplica {
+            shard: GroupId(2),
+            old: Incarnation(1003),
+            node: NodeId(4),
+        }),
+        SystemCommand::FinishReplacement(FinishReplacement {
+            shard: GroupId(2),
+            old: Incarnation(1003),
+            epoch: 5,
+        }),
+        SystemCommand::StoreBundleLink(StoreBundleLink { sequence: 2, link: vec![0xab, 0xcd] }),
     ]
 }
 
@@ -69,6 +80,9 @@ fn bodies_are_fixed() {
     assert_eq!(body(5), "05000000000000000600010000000000000000");
     assert_eq!(body(6), "050000000000000006010000000000000007020000000000000009");
     assert_eq!(body(7), "06000000000000000600000000000000070000000000000001");
+    assert_eq!(body(8), "07000000000000000200000000000003eb0000000000000004");
+    assert_eq!(body(9), "08000000000000000200000000000003eb0000000000000005");
+    assert_eq!(body(10), "09000000000000000200000002abcd");
     let node = format!("0200036e2d34{}{}", "04".repeat(16), "05".repeat(32));
     assert_eq!(body(1), format!("{node}000e31302e302e302e343a3530303531000465617374"));
 }

@@ -1,0 +1,108 @@
+//! How much of a group's log is kept.
+//!
+//! Owns the choice of the log's beginning: what no member needs goes, and what a slow or absent member needs
+//! stays up to a cap in entries and in bytes; beyond it that member gets a snapshot. Must never let go of an
+//! entry that is not applied here. Applied rows and the deletion share one write-ahead log, in this order, so
+//! no crash keeps the deletion and loses the rows.
+
+use raft::StateRole;
+
+use super::RaftReplica;
+use crate::effects::{Effects, TruncateLog};
+
+/// Ticks between looks at a log that hardly grows.
+const LOOK_TICKS: u32 = 20;
+/// Entries or bytes that make a truncation worthwhile at once.
+const BATCH_ENTRIES: u64 = 1024;
+const BATCH_BYTES: u64 = 1 << 20;
+/// Most entries deleted in one round of one group, so that no round becomes long.
+const DELETED_PER_ROUND_MAX: u64 = 4096;
+/// Ticks after which even a single entry goes.
+const AGE_TICKS: u32 = 600;
+
+impl RaftReplica {
+    /// One tick of the log's age. True if it should be looked at.
+    pub(super) fn tick_log(&mut self) -> bool {
+        self.ticks_since_truncation = self.ticks_since_truncation.saturating_add(1);
+        self.ticks_since_truncation.is_multiple_of(LOOK_TICKS)
+    }
+
+    /// Forgets the log's beginning if it is worthwhile.
+    pub(super) fn truncate(&mut self, effects: &mut Effects) {
+        if self.stands_still() {
+            return;
+        }
+        let cache = &self.raw.store().cache;
+        let begins = cache.first_index() - 1;
+        let (entries, bytes) = (self.applied - begins, cache.log_bytes());
+        let is_old = self.ticks_since_truncation >= AGE_TICKS && entries > 0;
+        let (batch_entries, batch_bytes) = self.truncation_batch();
+        let is_large = entries >= batch_entries || bytes >= batch_bytes;
+        let stirs = self.ticks_since_truncation.is_multiple_of(LOOK_TICKS);
+        if !(is_old || is_large) || !(stirs || self.has_log_grown()) {
+            return;
+        }
+        self.looked_at = (self.raw.raft.raft_log.last_index(), bytes);
+        let wanted = self.unneeded().max(self.over_cap()).min(self.applied);
+        if wanted <= begins {
+            return;
+        }
+        let is_worthwhile = wanted - begins >= batch_entries
+            || self.raw.store().cache.bytes_up_to(wanted) >= batch_bytes;
+        if !is_worthwhile && !is_old {
+            return;
+        }
+        let index = wanted.min(begins + DELETED_PER_ROUND_MAX);
+        let term = self.raw.mut_store().cache.truncate(index);
+        let (group, incarnation, first) = (self.group, self.incarnation, begins + 1);
+        effects.truncations.push(TruncateLog { group, incarnation, first, index, term });
+        if index == wanted {
+            self.ticks_since_truncation = 0;
+        }
+    }
+
+    /// Grown enough since the last look to look again before the next tick.
+    fn has_log_grown(&self) -> bool {
+        let (entries, bytes) = self.truncation_batch();
+        let (last, bytes_then) = self.looked_at;
+        self.raw.raft.raft_log.last_index() >= last + entries / 4
+            || self.raw.store().cache.log_bytes() >= bytes_then + bytes / 4
+    }
+
+    /// Entries and bytes that make a truncation worthwhile: small beside the caps.
+    fn truncation_batch(&self) -> (u64, u64) {
+        let entries = BATCH_ENTRIES.min(self.config.log_entries_max / 4).max(1);
+        (entries, BATCH_BYTES.min(self.config.log_bytes_max / 4).max(1))
+    }
+
+    /// Up to where no member needs the log. A leader knows; others hear it from their leader.
+    fn unneeded(&self) -> u64 {
+        if self.raw.raft.state != StateRole::Leader {
+            return self.leader_log_floor;
+        }
+        let begins = self.raw.store().cache.first_index() - 1;
+        let offers = self.raw.store().offers.borrow();
+        let others = self.raw.raft.prs().iter().filter(|(id, _)| **id != self.incarnation.0);
+        let needed = others.map(|(&id, progress)| match offers.floor(id) {
+            Some(floor) => floor.max(progress.matched),
+            // Not heard of since this term began, or in need of a snapshot: nothing more goes.
+            None => progress.matched.max(begins),
+        });
+        needed.min().unwrap_or(u64::MAX)
+    }
+
+    /// Up to where the log has to go for its size alone.
+    fn over_cap(&self) -> u64 {
+        let cache = &self.raw.store().cache;
+        let by_entries = cache.last_index().saturating_sub(self.config.log_entries_max);
+        by_entries.max(cache.index_over_bytes(self.config.log_bytes_max))
+    }
+
+    /// What this replica tells its followers of its log: for a leader, where it begins.
+    pub(super) fn own_log_floor(&self) -> u64 {
+        match self.raw.raft.state {
+            StateRole::Leader => self.raw.store().cache.first_index() - 1,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A vault's state in a received snapshot: its rows, their root, and the stored pages of the tree.
+//!
+//! Owns the root computed again from rows alone. Must never take a page's word for it: pages are checked
+//! after the rows, and against them.
+
+use ledger_proof::tree::bits;
+use ledger_proof::{Record, hash};
+use ledger_shard_core::apply::{Applier, ApplyConfig};
+use ledger_shard_core::query::QueryError;
+use ledger_shard_core::rows::{VaultRow, split_latest};
+use ledger_shard_core::view::Family;
+use ledger_types::{Digest, StateKey, VaultRef};
+
+use super::super::error::{SnapshotError, VerifyError};
+use super::super::staged_rows::StagedRows;
+use super::{row_error, vault_rows};
+
+/// Memory for the part of a state tree that is looked at, in bytes.
+const TREE_BYTES: usize = 8 << 20;
+/// Keys looked up at once.
+const LOOKS_AT_ONCE: usize = 1024;
+/// Bytes of values behind the keys that are looked up at once; one more value may be over it.
+const LOOK_BYTES_MAX: usize = 1 << 20;
+
+/// Checks a vault's rows of the latest family and their root; tells how many there are.
+pub(super) fn check(
+    rows: &StagedRows,
+    vault: VaultRef,
+    row: &VaultRow,
+) -> Result<u64, SnapshotError> {
+    let wrong = |what| VerifyError::State { vault, what };
+    let mut latest = vault_rows(rows, Family::Latest, vault);
+    let (mut root, mut count) = (StateRoot::default(), 0);
+    while let Some((key, value)) = latest.next()? {
+        let key = &key[VaultRef::LEN..];
+        if StateKey::from_bytes(key).is_none() {
+            return Err(wrong("a state key is over its limit").into());
+        }
+        let (record, value) = split_latest(value).ok_or(wrong("a state row has no record"))?;
+        let decoded = Record::decode(record).map_err(row_error(vault, Family::Latest))?;
+        if decoded.value_hash != hash::plain(value) {
+            return Err(wrong("a value is not the one that its record commits to").into());
+        }
+        if decoded.modified_height > row.height {
+            return Err(wrong("a record is of a later block").into());
+        }
+        root.push(key, hash::plain(record));
+        count += 1;
+    }
+    if count != row.state_keys || root.finish() != row.state_root {
+        return Err(VerifyError::StateRoot(vault).into());
+    }
+    Ok(count)
+}
+
+/// The state tree's root from keys in ascending order: a stack of subtrees that wait for their right side,
+/// so that memory depends on the length of a key and not on their number.
+#[derive(Default)]
+struct StateRoot {
+    /// Bits that subtrees split on, ascending, with the hashes of their left sides.
+    waiting: Vec<(u16, Digest)>,
+    last: Option<(Box<[u8]>, Digest)>,
+}
+
+impl StateRoot {
+    fn push(&mut self, key: &[u8], record_hash: Digest) {
+        let leaf = hash::state_leaf(key, &record_hash);
+        if let Some((before, mut left)) = self.last.take() {
+            let bit = bits::first_difference(&before, key).expect("keys were found to ascend");
+            while let Some((above, first)) = self.waiting.pop_if(|(above, _)| *above > bit) {
+                left = hash::branch(above, &first, &left);
+            }
+            self.waiting.push((bit, left));
+        }
+        self.last = Some((key.into(), leaf));
+    }
+
+    fn finish(mut self) -> Digest {
+        let Some((_, mut right)) = self.last else { return hash::empty_root() };
+        while let Some((bit, left)) = self.waiting.pop() {
+            right = hash::branch(bit, &left, &right);
+        }
+        right
+    }
+}
+
+/// Opens a vault as a node would: block log, stored pages, and the blocks above their anchor; then looks up
+/// every key, because where a page says that a bucket's keys begin is in no hash. Tells how many rows the tree family has for the vault.
+pub(super) fn check_pages(
+    rows: &StagedRows,
+    vault: VaultRef,
+    row: &VaultRow,
+) -> Result<u64, SnapshotError> {
+    let config = ApplyConfig { tree_cache_bytes: TREE_BYTES, ..ApplyConfig::default() };
+    let mut applier = Applier::new(config);
+    let mut look = |keys: &[StateKey]| match applier.prove(vault, keys, None, rows) {
+        Ok(proof) if proof.keys.iter().all(|key| key.value.is_some()) => Ok(()),
+        Ok(_) => Err(tree_error(vault, "a key of the rows is not in the tree".to_owned())),
+        Err(QueryError::Fault(fault)) => Err(tree_error(vault, fault.to_string())),
+        Err(other) => Err(tree_error(vault, other.to_string())),
+    };
+    look(&[])?;
+    let mut latest = vault_rows(rows, Family::Latest, vault);
+    let (mut keys, mut bytes) = (Vec::new(), 0);
+    while let Some((key, value)) = latest.next()? {
+        let key = StateKey::from_bytes(&key[VaultRef::LEN..]);
+        keys.push(key.expect("the rows were checked"));
+        bytes += value.len();
+        if keys.len() == LOOKS_AT_ONCE || bytes >= LOOK_BYTES_MAX {
+            look(&keys)?;
+            keys.clear();
+            bytes = 0;
+        }
+    }
+    if !keys.is_empty() {
+        look(&keys)?;
+    }
+    let mut pages = vault_rows(rows, Family::Tree, vault);
+    let mut count = 0;
+    while let Some((key, _)) = pages.next()? {
+        // Vault, page id, inverted height.
+        let height = key.get(VaultRef::LEN + 8..).and_then(|height| height.try_into().ok());
+        let height = height.map(|height| !u64::from_be_bytes(height));
+        if height.is_none_or(|height| height > row.tree_anchor.height) {
+            return Err(tree_error(vault, "a page is of a later block".to_owned()).into());
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn tree_error(vault: VaultRef, detail: String) -> VerifyError {
+    VerifyError::Tree { vault, detail }
+}

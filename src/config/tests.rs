@@ -1,0 +1,63 @@
+//! Layers, refusals and validation of the settings.
+
+use super::*;
+
+fn gather(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<RawConfig, ConfigError> {
+    let own = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
+    let flags: Vec<_> = flags.iter().map(own).collect();
+    RawConfig::gather(&flags, env.iter().map(own), None)
+}
+
+#[test]
+fn flags_go_before_environment_and_environment_before_defaults() {
+    let raw = gather(&[("shards", "4")], &[("LEDGER_SHARDS", "2"), ("BOOTSTRAP_EXPECT", "1")])
+        .expect("known settings");
+    assert_eq!(raw.get("shards"), ("4", Origin::Flag));
+    assert_eq!(raw.get("bootstrap-expect"), ("1", Origin::Environment));
+    assert_eq!(raw.get("data-dir"), ("/data", Origin::Default));
+    let config = Config::from_raw(&raw, "ledger-2", 2).expect("valid");
+    assert_eq!((config.name.as_str(), config.shards, config.worker_threads), ("2", 4, 1));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_a_suggestion() {
+    let error = gather(&[], &[("LEDGER_SHARD", "4")]).expect_err("unknown");
+    assert!(error.to_string().contains("did you mean `LEDGER_SHARDS`?"), "{error}");
+    let error = gather(&[("data-dri", "x")], &[]).expect_err("unknown");
+    assert!(error.to_string().contains("`data-dir`"), "{error}");
+    let links = [("LEDGER_PORT_50051_TCP", "x"), ("LEDGER_SERVICE_HOST", "x"), ("HOME", "/")];
+    assert!(gather(&[], &links).is_ok(), "service links and others' variables are no settings");
+}
+
+#[test]
+fn files_are_read_and_their_keys_checked() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("ledger.toml");
+    std::fs::write(&path, "shards = 3\npeers = \"a:1, b:2\"\n").expect("written");
+    let raw = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect("known keys");
+    assert_eq!(raw.get("shards"), ("3", Origin::File));
+    let config = Config::from_raw(&raw, "host", 8).expect("valid");
+    assert_eq!(config.peers, ["a:1", "b:2"]);
+    assert_eq!(config.name, "0");
+    std::fs::write(&path, "data_dirr = 3\n").expect("written");
+    let error = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect_err("unknown");
+    assert!(error.to_string().contains("`data_dir`"), "{error}");
+}
+
+#[test]
+fn bad_values_name_setting_and_origin() {
+    let raw = gather(&[], &[("LEDGER_LISTEN_ADDR", "localhost")]).expect("known");
+    let error = Config::from_raw(&raw, "host", 2).expect_err("no port").to_string();
+    assert!(error.contains("listen-addr") && error.contains("environment"), "{error}");
+    let too_small = [
+        ("shards", "0"),
+        ("raft-log-entries-max", "99"),
+        ("raft-log-bytes-max", "65535"),
+        ("snapshot-bytes-per-second", "0"),
+    ];
+    for (flag, value) in too_small {
+        let raw = gather(&[(flag, value)], &[]).expect("known");
+        let error = Config::from_raw(&raw, "host", 2).expect_err("too small").to_string();
+        assert!(error.contains(flag), "{error}");
+    }
+}
