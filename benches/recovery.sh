@@ -134,7 +134,7 @@ groups() {
     local count="${1:-2000}" begin
     founders=1 extra=(LEDGER_SHARDS="$count")
     start_all
-    until [ "$(cli status --groups -o json | jq '[.nodes[0].groups[]] | length')" -gt "$count" ]; do sleep 1; done
+    until [ "$(cli status -o json | jq .nodes[0].groups_count)" -gt "$count" ]; do sleep 1; done
     load --op batch --batch 500 --value-bytes 64 --keys 62500 --clients 8 --duration 60s >/dev/null
     echo "groups $(metric 1 ledger_groups); filled"
     kill_node 1

@@ -366,7 +366,7 @@ pub struct LocalDirectory {
     source: LocalSource,
     peers: Arc<PeerState>,
     /// One node is registered after the other: who is decided on must not change meanwhile.
-    joining: tokio::sync::Mutex<()>,
+    joining: tokio::sync::Mutex<joining::Missing>,
 }
 
 impl LocalDirectory {

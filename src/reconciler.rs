@@ -156,9 +156,7 @@ async fn lead(context: &NodeContext, found: &Found) -> bool {
     }
     // The setting counts at founding only; later shards are an operator's command.
     if directory.shards().iter().all(|shard| shard.id == GroupId::SYSTEM) {
-        let replication_factor = replication_factor(context);
-        let create = CreateShards { count: context.config.shards, replication_factor };
-        system(context, &SystemCommand::CreateShards(create)).await;
+        create_shards(context).await;
     }
     members::replace_replicas(context).await;
     let mut is_settled = true;
@@ -170,6 +168,27 @@ async fn lead(context: &NodeContext, found: &Found) -> bool {
         }
     }
     is_settled
+}
+
+/// Makes the cluster's first data shards, as many at a time as one command may.
+async fn create_shards(context: &NodeContext) {
+    let (count, replication_factor) = (context.config.shards, replication_factor(context));
+    let command = SystemCommand::CreateShards(CreateShards { count, replication_factor });
+    loop {
+        match propose_system(&context.shard, &command).await {
+            Ok(SystemResult::ShardsReady { data_shards, created })
+                if data_shards < u64::from(count) && !created.is_empty() => {}
+            Ok(SystemResult::Refused(refusal)) => {
+                warn!(%refusal, "the first shards cannot be made");
+                return;
+            }
+            Ok(_) => return,
+            Err(refusal) => {
+                info!(?refusal, "the first shards are not made yet");
+                return;
+            }
+        }
+    }
 }
 
 /// The steps of a vault's creation that follow its place in the directory. False if its shard could not

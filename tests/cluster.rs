@@ -17,6 +17,10 @@ mod cluster {
     mod load;
     mod proofs;
     mod raw_call;
+    mod recovery;
+    #[cfg(feature = "failpoints")]
+    mod recovery_crashes;
+    mod recovery_disks;
     mod services;
     mod store;
     mod vaults;

@@ -349,8 +349,8 @@ impl Inbound {
             let Ok(Some(frame)) = next else { return };
             if let Err(refusal) = self.check(&frame) {
                 let refusal = Some(refusal);
-                let _ =
-                    self.replies.send(Ok(FrameReply { refusal, ..FrameReply::default() })).await;
+                // One that does not read its replies is not waited for.
+                let _ = self.replies.try_send(Ok(FrameReply { refusal, ..FrameReply::default() }));
                 return;
             }
             self.sequence = frame.sequence;

@@ -199,7 +199,7 @@ pub struct PeerState {
     instance: InstanceId,
     live: Mutex<LiveStores>,
     /// When this process was first told that an earlier one of its store is still heard.
-    doubted: OnceLock<Instant>,
+    doubted: Mutex<Option<(Instant, Instant)>>,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
     fault: watch::Sender<Option<StateError>>,
@@ -233,7 +233,7 @@ impl PeerState {
             local,
             instance: InstanceId(rand::random()),
             live: Mutex::new(LiveStores::new(Instant::now())),
-            doubted: OnceLock::new(),
+            doubted: Mutex::default(),
             inner: Mutex::new(inner),
             changes: watch::channel(0).0,
             fault: watch::channel(None).0,

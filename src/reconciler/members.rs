@@ -43,6 +43,11 @@ pub(super) async fn follow_directory(context: &NodeContext) -> bool {
     let mut is_changing = false;
     for status in context.shard.statuses() {
         let Some(entity) = directory.shard(status.group) else { continue };
+        if status.is_asleep && entity.is_changing() {
+            // Nobody may have used the group since the start, and without a leader it stays as it is.
+            context.shard.wake(status.group);
+            is_changing = true;
+        }
         if status.role != Role::Leader {
             continue;
         }

@@ -169,18 +169,14 @@ impl RaftReplica {
         if self.stands_still() {
             return true;
         }
-        let mut stirred = self.raw.tick();
+        // First, because raft's own tick may just have forgotten who was heard from of late.
+        let mut stirred = self.tick_leading();
+        stirred |= self.raw.tick();
         self.keep_election_timeout();
         stirred |= self.tick_log();
         stirred |= self.tick_offers();
         if let Some(round) = &mut self.round {
             round.ticks_left = round.ticks_left.saturating_sub(1);
-        }
-        if self.raw.raft.state == StateRole::Leader {
-            self.ticks_leading = self.ticks_leading.saturating_add(1);
-            stirred |= self.hand_over_to_preferred();
-        } else {
-            self.ticks_leading = 0;
         }
         stirred || !self.reads.is_empty() || self.round.is_some() || !self.queue.is_empty()
     }

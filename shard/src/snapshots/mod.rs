@@ -57,6 +57,15 @@ impl SnapshotFetcher for NoSnapshots {
     }
 }
 
+/// Lets everything else of the node have the processor first: what the calling thread does from here on can wait.
+/// Without the right to, the thread stays as it is.
+fn stand_back() {
+    const NICE: i32 = 10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a thread of snapshots keeps its priority");
+    }
+}
+
 /// The families of a vault's rows, in the order in which a snapshot holds them after its family of tables.
 const VAULT_FAMILIES: [Family; 5] =
     [Family::Latest, Family::History, Family::Tree, Family::Blocks, Family::Sessions];

@@ -131,7 +131,15 @@ impl Staging {
     pub fn finish(mut self) -> Result<(), SnapshotError> {
         let begin = std::time::Instant::now();
         let (group, index) = (self.manifest.group, self.manifest.row.applied_index);
-        match self.check() {
+        // On a thread of its own, whose priority is nobody else's.
+        let checked = std::thread::scope(|scope| {
+            let check = || {
+                super::stand_back();
+                self.check()
+            };
+            scope.spawn(check).join()
+        });
+        match checked.expect("verifying does not panic") {
             Ok(()) => {
                 let ms = begin.elapsed().as_millis();
                 tracing::debug!(group = group.0, index, ms, "snapshot verified");

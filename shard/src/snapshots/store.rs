@@ -289,6 +289,10 @@ fn find_incoming(data: &Path) -> Result<HashMap<GroupId, Incoming>, SnapshotErro
     let listed = fs::read_dir(&directory).map_err(SnapshotError::file("list", &directory))?;
     for entry in listed {
         let path = entry.map_err(SnapshotError::file("list", &directory))?.path();
+        if !path.is_dir() {
+            // Nothing here makes such a thing, and it is nobody's snapshot.
+            continue;
+        }
         let manifest = read_manifest(&path)?;
         let manifest = manifest.and_then(|bytes| SnapshotManifest::decode(&bytes).ok());
         match manifest.filter(|one| incoming_directory(data, one.id) == path) {

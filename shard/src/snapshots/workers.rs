@@ -111,6 +111,7 @@ impl Workers {
         for _ in 0..CUTS_MAX {
             let (jobs, parts) = (jobs.clone(), parts.clone());
             workers.threads.push(spawn("ledger-cut", parts.fatal.clone(), move || {
+                super::stand_back();
                 while let Some(wanted) = jobs.next(|queue| queue.cuts.pop_front()) {
                     cut(&parts, &wanted, &jobs.stop);
                 }
@@ -118,6 +119,7 @@ impl Workers {
         }
         let fatal = parts.fatal.clone();
         workers.threads.push(spawn("ledger-install", fatal, move || {
+            super::stand_back();
             let take = |queue: &mut Queue| match queue.installs.pop_front() {
                 Some(wanted) => Some(DiskJob::Install(wanted)),
                 None => queue.removals.pop_front().map(DiskJob::Remove),

@@ -11,7 +11,7 @@ use ledger_proto::convert::peers;
 use ledger_proto::internal::{PeerIdentity, Refusal, RefusalReason};
 use ledger_types::{NodeId, StoreId};
 
-use super::live::{DOUBT_TIME_MAX, InstanceId, Introduction, Speaker};
+use super::live::{DOUBT_GAP_MAX, DOUBT_TIME_MAX, InstanceId, Introduction, Speaker};
 use super::{PeerState, StateError, read_row};
 use crate::bootstrap::decide::Standing;
 use crate::bootstrap::record::{SeenBoots, TurnedAway, boots_row};
@@ -165,13 +165,22 @@ impl PeerState {
             RefusalReason::Removed => self.leave(TurnedAway { is_removed: true, detail }),
             RefusalReason::RolledBack => self.leave(TurnedAway { is_removed: false, detail }),
             RefusalReason::StillAlive => {
-                let doubted_for = self.doubted.get_or_init(Instant::now).elapsed();
-                if doubted_for >= DOUBT_TIME_MAX {
+                if self.doubted_for(Instant::now()) >= DOUBT_TIME_MAX {
                     self.leave(TurnedAway { is_removed: false, detail });
                 }
             }
             _ => {}
         }
+    }
+
+    /// How long others have gone on hearing an earlier process of this store, now being one of those times. A
+    /// pause shows that they let this one in since.
+    pub(super) fn doubted_for(&self, now: Instant) -> Duration {
+        let mut doubted = self.doubted.lock();
+        let goes_on = |(_, last): &(Instant, Instant)| now.duration_since(*last) <= DOUBT_GAP_MAX;
+        let (first, _) = doubted.filter(goes_on).unwrap_or((now, now));
+        *doubted = Some((first, now));
+        now.duration_since(first)
     }
 
     /// Checks that both sides speak one protocol.

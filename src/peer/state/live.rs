@@ -15,7 +15,9 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a process waits to be let in while another one of its store seems to be alive. An earlier life of its
 /// own would have been silent for [`SILENCE`] by then.
-pub(super) const DOUBT_TIME_MAX: Duration = Duration::from_secs(15);
+pub(super) const DOUBT_TIME_MAX: Duration = Duration::from_secs(20);
+/// Doubts that are further apart than this are not one.
+pub(super) const DOUBT_GAP_MAX: Duration = Duration::from_secs(5);
 
 /// Names one process: drawn at random when it starts, so that two processes on copies of one data directory,
 /// with equal boot counters, can be told apart.

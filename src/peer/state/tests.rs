@@ -123,8 +123,12 @@ async fn a_process_whose_earlier_one_never_ends_is_a_copy() {
     first.state.turned_away(&doubt());
     assert_eq!(first.state.fault(), None, "it may be dying");
     let twin = copy(&first, 2);
-    let long_ago = Instant::now().checked_sub(live::DOUBT_TIME_MAX).expect("the clock is older");
-    twin.doubted.set(long_ago).expect("a new process has no doubts");
+    let (now, gap) = (Instant::now(), live::DOUBT_GAP_MAX);
+    let long_ago = now.checked_sub(live::DOUBT_TIME_MAX).expect("the clock is older");
+    *twin.doubted.lock() = Some((long_ago, now.checked_sub(2 * gap).expect("the clock is older")));
+    twin.turned_away(&doubt());
+    assert_eq!(twin.fault(), None, "it was let in meanwhile, and this is a doubt of its own");
+    *twin.doubted.lock() = Some((long_ago, now));
     twin.turned_away(&doubt());
     assert!(matches!(stops(&twin).await, StateError::RolledBack { .. }));
     assert!(live::DOUBT_TIME_MAX > SILENCE, "an ordinary restart is let in before");

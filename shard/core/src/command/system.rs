@@ -181,6 +181,17 @@ pub enum SystemRefusal {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// Without the node that has the name a shard would be left without a majority, for good.
+    #[error(
+        "without node {node} shard {shard} would lose its majority for good; bring back a disk, or take \
+         another name"
+    )]
+    MajorityAtRisk {
+        /// The node that has the name.
+        node: NodeId,
+        /// The shard.
+        shard: GroupId,
+    },
     /// The store is registered under another name.
     #[error("the store is registered under another name, as node {node}")]
     StoreTaken {

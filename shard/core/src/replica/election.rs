@@ -4,6 +4,7 @@
 
 use super::RaftReplica;
 use ledger_types::Incarnation;
+use raft::StateRole;
 
 impl RaftReplica {
     /// The voter that leads when all is well: groups spread over their voters by number.
@@ -13,8 +14,19 @@ impl RaftReplica {
         voters.get(usize::try_from(place).expect("below a length")).copied()
     }
 
+    /// Counts the time as leader, and now and then looks whether another voter should lead. True if it is asked
+    /// to.
+    pub(super) fn tick_leading(&mut self) -> bool {
+        if self.raw.raft.state != StateRole::Leader {
+            self.ticks_leading = 0;
+            return false;
+        }
+        self.ticks_leading = self.ticks_leading.saturating_add(1);
+        self.hand_over_to_preferred()
+    }
+
     /// A leader that is not the preferred one hands over once that one is up to date. True if it does.
-    pub(super) fn hand_over_to_preferred(&mut self) -> bool {
+    fn hand_over_to_preferred(&mut self) -> bool {
         let is_time = self.ticks_leading.is_multiple_of(self.config.spread_ticks);
         if !is_time || self.raw.raft.lead_transferee.is_some() {
             return false;

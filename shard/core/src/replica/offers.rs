@@ -10,10 +10,13 @@ use crate::snapshot::{SnapshotId, SnapshotManifest};
 
 /// Ticks without a sign of the receiver after which an offer has failed.
 const IDLE_TICKS_MAX: u32 = 200;
-/// Ticks after which an offer is dropped whatever its receiver does, so that it cannot pin the log for ever.
+/// Ticks after which an offer is dropped whatever its receiver does, so that it cannot pin the log for ever; a
+/// large one has more, for its bytes.
 const TOTAL_TICKS_MAX: u32 = 24_000;
 /// How often the same files are offered before they are cut anew.
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 30;
+/// The slowest transfer that is waited for, in bytes a tick.
+const BYTES_PER_TICK_MIN: u64 = 16 * 1024;
 
 /// Where an offer stands.
 #[derive(Debug)]
@@ -33,6 +36,12 @@ struct Files {
     manifest: Box<SnapshotManifest>,
     attempts: u32,
     ticks: u32,
+}
+
+impl Files {
+    fn ticks_max(&self) -> u64 {
+        u64::from(TOTAL_TICKS_MAX) + self.manifest.bytes() / BYTES_PER_TICK_MIN
+    }
 }
 
 /// What a tick did to an offer.
@@ -126,7 +135,7 @@ impl Offers {
                 Offer::Sent { files, idle_ticks } => (files, Some(idle_ticks)),
             };
             files.ticks += 1;
-            let is_over = files.ticks > TOTAL_TICKS_MAX;
+            let is_over = u64::from(files.ticks) > files.ticks_max();
             if is_settled(to, files.manifest.row.applied_index) || (is_over && idle.is_none()) {
                 ended.push(to);
             } else if let Some(idle) = idle {
@@ -187,6 +196,13 @@ impl Offers {
                 Some(files.manifest.row.applied_index)
             }
         }
+    }
+
+    /// The lowest index from which any member will need the log once it has what is offered to it; the highest
+    /// number if nothing is offered.
+    pub(super) fn lowest_floor(&self) -> u64 {
+        let floors = self.offers.keys().filter_map(|&to| self.floor(to));
+        floors.min().unwrap_or(u64::MAX)
     }
 
     /// Index of the snapshot that the member was told of; 0 for none.

@@ -11,7 +11,8 @@ use super::RaftReplica;
 use super::offers::OfferEvent;
 use super::storage::from_raft_conf_state;
 use crate::effects::{
-    CutSnapshot, Effects, FetchSnapshot, HardState, InstallSnapshot, Replica, SnapshotPhase,
+    ConfState, CutSnapshot, Effects, FetchSnapshot, HardState, InstallSnapshot, Replica,
+    SnapshotPhase,
 };
 use crate::snapshot::{SnapshotId, SnapshotManifest};
 use ledger_types::Incarnation;
@@ -62,10 +63,12 @@ impl RaftReplica {
         let metadata = message.get_snapshot().get_metadata();
         let (index, term) = (metadata.index, metadata.term);
         let raft = &self.raw.raft;
-        let is_known = message.term < raft.term
-            || index <= raft.raft_log.committed
-            || raft.raft_log.match_term(index, term);
-        if is_known {
+        let has_entry = raft.raft_log.match_term(index, term);
+        if index == raft.raft_log.committed && !has_entry {
+            // No leader has committed another entry there; raft would restore it all the same.
+            return;
+        }
+        if message.term < raft.term || index < raft.raft_log.committed || has_entry {
             let _ = self.raw.step(message);
             self.keep_election_timeout();
             return;
@@ -78,6 +81,13 @@ impl RaftReplica {
             }
             if incoming.manifest.id == manifest.id {
                 incoming.message = message;
+                return;
+            }
+            let is_same_leader = message.term == incoming.message.term
+                && manifest.sender == incoming.manifest.sender;
+            if is_same_leader {
+                // The one that is nearly here is worth more than a newer one that is not: a fetch that cannot
+                // succeed ends by itself.
                 return;
             }
         }
@@ -101,7 +111,8 @@ impl RaftReplica {
             && manifest.sender.incarnation.0 == message.from
             && (row.applied_index, row.applied_term) == (metadata.index, metadata.term)
             && from_raft_conf_state(metadata.get_conf_state()) == *conf;
-        (is_same && is_member && in_table).then(|| Box::new(manifest))
+        let is_legal = is_same && is_member && in_table && is_well_formed(conf);
+        is_legal.then(|| Box::new(manifest))
     }
 
     /// The files are here and verified, or will not come.
@@ -217,6 +228,18 @@ impl RaftReplica {
             effects.cuts.push(CutSnapshot { group: self.group, to, from });
         }
     }
+}
+
+/// What raft takes for granted of a configuration, and would end the process over.
+fn is_well_formed(conf: &ConfState) -> bool {
+    let ascend = |ids: &[u64]| ids.is_sorted_by(|a, b| a < b);
+    let lists = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
+    let is_voter = |id: &u64| conf.voters.contains(id) || conf.voters_outgoing.contains(id);
+    !conf.voters.is_empty()
+        && lists.iter().all(|ids| ascend(ids))
+        && !conf.learners.iter().any(is_voter)
+        && conf.learners_next.iter().all(|id| conf.voters_outgoing.contains(id))
+        && !conf.learners_next.iter().any(|id| conf.voters.contains(id))
 }
 
 /// True for the one message that this module takes in before raft does.

@@ -17,6 +17,9 @@ const BATCH_ENTRIES: u64 = 1024;
 const BATCH_BYTES: u64 = 1 << 20;
 /// Most entries deleted in one round of one group, so that no round becomes long.
 const DELETED_PER_ROUND_MAX: u64 = 4096;
+/// So many times the caps a log may reach while a snapshot is under way: what follows the snapshot must still be
+/// there when it is in, or the next one is needed at once.
+const HARD_CAP_FACTOR: u64 = 4;
 /// Ticks after which even a single entry goes.
 const AGE_TICKS: u32 = 600;
 
@@ -43,7 +46,9 @@ impl RaftReplica {
             return;
         }
         self.looked_at = (self.raw.raft.raft_log.last_index(), bytes);
-        let wanted = self.unneeded().max(self.over_cap()).min(self.applied);
+        let over_cap = self.over_cap(1).min(self.raw.store().offers.borrow().lowest_floor());
+        let over_hard_cap = self.over_cap(HARD_CAP_FACTOR);
+        let wanted = self.unneeded().max(over_cap).max(over_hard_cap).min(self.applied);
         if wanted <= begins {
             return;
         }
@@ -91,11 +96,13 @@ impl RaftReplica {
         needed.min().unwrap_or(u64::MAX)
     }
 
-    /// Up to where the log has to go for its size alone.
-    fn over_cap(&self) -> u64 {
+    /// Up to where the log has to go for its size alone, with so many times the caps.
+    fn over_cap(&self, factor: u64) -> u64 {
         let cache = &self.raw.store().cache;
-        let by_entries = cache.last_index().saturating_sub(self.config.log_entries_max);
-        by_entries.max(cache.index_over_bytes(self.config.log_bytes_max))
+        let entries_max = self.config.log_entries_max.saturating_mul(factor);
+        let bytes_max = self.config.log_bytes_max.saturating_mul(factor);
+        let by_entries = cache.last_index().saturating_sub(entries_max);
+        by_entries.max(cache.index_over_bytes(bytes_max))
     }
 
     /// What this replica tells its followers of its log: for a leader, where it begins.

@@ -10,13 +10,15 @@
 //! Fields: `name (u16 len) ‖ store id 16 ‖ public key 32 ‖ address (u16 len) ‖ zone (u16 len)`.
 
 use ledger_proof::encoding::{DecodeError, Reader, Writer};
-use ledger_proof::system_entity::{ADDRESS_BYTES_MAX, NodeEntity, NodeState, node_key};
+use ledger_proof::system_entity::{
+    ADDRESS_BYTES_MAX, NodeEntity, NodeState, ShardEntity, node_key,
+};
 use ledger_types::limits::NAME_BYTES_MAX;
 use ledger_types::{InvalidInput, NodeId, StoreId, check_name};
 
 use super::draft::Draft;
 use super::entity::NODE_SEQUENCE;
-use super::{Answer, SystemRefusal, SystemResult, check_address, check_zone, checked};
+use super::{Answer, SystemFault, SystemRefusal, SystemResult, check_address, check_zone, checked};
 
 /// A node that wants to belong to the cluster, or does and has moved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,12 +85,43 @@ impl RegisterNode {
         }
         let holds_name =
             |node: &NodeEntity| node.name == self.name && node.state != NodeState::Removed;
+        if let Some(refusal) = self.risk(&nodes, draft)? {
+            return Ok(Err(refusal));
+        }
         for old in nodes.into_iter().filter(holds_name) {
             draft.put(node_key(old.id), &NodeEntity { state: NodeState::Removed, ..old });
         }
         let id = NodeId(draft.draw(NODE_SEQUENCE)?);
         draft.put(node_key(id), &self.entity(id));
         Ok(Ok(SystemResult::NodeRegistered { node: id, created: true }))
+    }
+
+    /// A node is removed for good only where every shard keeps a majority of voters that are not: the disk of
+    /// one that is gone may come back as long as its place was not taken.
+    fn risk(
+        &self,
+        nodes: &[NodeEntity],
+        draft: &Draft<'_>,
+    ) -> Result<Option<SystemRefusal>, SystemFault> {
+        let is_there = |id: NodeId| {
+            let node = nodes.iter().find(|node| node.id == id);
+            node.is_some_and(|node| node.state != NodeState::Removed && node.name != self.name)
+        };
+        let Some(old) =
+            nodes.iter().find(|node| node.name == self.name && node.state != NodeState::Removed)
+        else {
+            return Ok(None);
+        };
+        for shard in draft.list::<ShardEntity>("shard/")? {
+            let is_member = shard.replicas.iter().any(|replica| replica.node == old.id);
+            let loses =
+                |set: &Vec<NodeId>| set.iter().filter(|id| is_there(**id)).count() <= set.len() / 2;
+            if is_member && shard.voter_sets().iter().any(loses) {
+                let (node, shard) = (old.id, shard.id);
+                return Ok(Some(SystemRefusal::MajorityAtRisk { node, shard }));
+            }
+        }
+        Ok(None)
     }
 
     fn update(
@@ -127,6 +160,15 @@ mod tests {
              get node/4                       => node 4 d d:2 Active
              get node/1                       => node 1 a a:2 Active
              get sequence/node                => next 6");
+    }
+
+    #[test]
+    fn nobody_is_removed_whose_disk_a_shard_needs() {
+        run("found a b c                      => founded
+             register c store=z               => node 4 created
+             register b store=y               => refused: without node 2 shard 0 would lose its majority for good; bring back a disk, or take another name
+             register d store=y               => node 5 created
+             get node/2                       => node 2 b b:1 Active");
     }
 
     #[test]
