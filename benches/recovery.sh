@@ -135,14 +135,17 @@ groups() {
     founders=1 extra=(LEDGER_SHARDS="$count")
     start_all
     until [ "$(cli status -o json | jq .nodes[0].groups_count)" -gt "$count" ]; do sleep 1; done
-    load --op batch --batch 500 --value-bytes 64 --keys 62500 --clients 8 --duration 60s >/dev/null
-    echo "groups $(metric 1 ledger_groups); filled"
+    local written
+    written="$(load --op batch --batch 500 --value-bytes 64 --keys 62500 --clients 8 --duration 90s | jq .operations)"
+    echo "groups $(metric 1 ledger_groups); $written writes to 1,000,000 keys drawn at random"
     kill_node 1
     begin="$(date +%s.%N)"
     start 1; ready 1
     echo "ready after $(seconds_since "$begin") s; groups open: $(curl -s "127.0.0.1:$((port + 51))/metrics" | awk '/^ledger_groups\{state="open"/ { print $2 }')"
-    load --clients 1 --vault-count 16 --duration 1s --warmup 0s >/dev/null
-    echo "16 vaults written to after $(seconds_since "$begin") s"
+    local begin_load
+    begin_load="$(date +%s.%N)"
+    load --clients 16 --duration 1s --warmup 0s >"$work/first"
+    echo "first second of writes to 16 vaults, $(seconds_since "$begin_load") s: $(p99 <"$work/first")"
 }
 
 case "${1:-}" in
