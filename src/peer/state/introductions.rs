@@ -164,10 +164,8 @@ impl PeerState {
         match refusal.reason() {
             RefusalReason::Removed => self.leave(TurnedAway { is_removed: true, detail }),
             RefusalReason::RolledBack => self.leave(TurnedAway { is_removed: false, detail }),
-            RefusalReason::StillAlive => {
-                if self.doubted_for(Instant::now()) >= DOUBT_TIME_MAX {
-                    self.leave(TurnedAway { is_removed: false, detail });
-                }
+            RefusalReason::StillAlive if self.doubted_for(Instant::now()) >= DOUBT_TIME_MAX => {
+                self.leave(TurnedAway { is_removed: false, detail });
             }
             _ => {}
         }
