@@ -87,16 +87,7 @@ impl Directory {
         revision: u64,
         entities: &[EntityChange],
     ) -> Result<bool, DirectoryError> {
-        let changes = typed(entities)?;
-        let mut tables = self.tables.write();
-        if revision < tables.revision {
-            return Ok(false);
-        }
-        *tables = Tables::default();
-        let mut vaults = self.vaults.lock();
-        vaults.clear();
-        tables.take(revision, changes, &mut vaults);
-        Ok(true)
+        self.replace_tables(revision, entities, VaultTable::clear)
     }
 
     /// Like [`Directory::replace`], with the entities of every vault among the others: from then on the
@@ -106,6 +97,16 @@ impl Directory {
         revision: u64,
         entities: &[EntityChange],
     ) -> Result<bool, DirectoryError> {
+        let begin = |vaults: &mut VaultTable| *vaults = VaultTable::new(VaultScope::All);
+        self.replace_tables(revision, entities, begin)
+    }
+
+    fn replace_tables(
+        &self,
+        revision: u64,
+        entities: &[EntityChange],
+        begin: impl FnOnce(&mut VaultTable),
+    ) -> Result<bool, DirectoryError> {
         let changes = typed(entities)?;
         let mut tables = self.tables.write();
         if revision < tables.revision {
@@ -113,7 +114,7 @@ impl Directory {
         }
         *tables = Tables::default();
         let mut vaults = self.vaults.lock();
-        *vaults = VaultTable::new(VaultScope::All);
+        begin(&mut vaults);
         tables.take(revision, changes, &mut vaults);
         Ok(true)
     }
