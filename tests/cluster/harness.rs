@@ -20,6 +20,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+/// Last lines of each node's log that a failed test shows.
+const LOG_LINES_SHOWN: usize = 8;
 /// Longest time for anything that a test waits for.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest time until a server that must not run has ended.
@@ -131,9 +133,14 @@ impl Cluster {
     }
 
     /// Asserts that every running node serves.
+    /// Every process that runs says that it serves. It may take a moment: groups elect their leaders.
     pub(crate) async fn assert_ready(&self) {
         for server in self.servers.iter().filter(|server| server.process_id().is_some()) {
-            assert!(server.is_ready().await, "node {}: {}", server.spec().name, server.log_tail());
+            let ready = async || match server.is_ready().await {
+                true => Ok(()),
+                false => Err(server.spec().name.clone()),
+            };
+            eventually("a node is ready", ready).await;
         }
     }
 
@@ -148,7 +155,11 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for server in &self.servers {
-                eprintln!("--- log of node {}\n{}", server.spec().name, server.log_tail());
+                // Little of each, so that what went wrong is not lost above them.
+                let tail = server.log_tail();
+                let lines: Vec<&str> = tail.lines().rev().take(LOG_LINES_SHOWN).collect();
+                eprintln!("--- log of node {}", server.spec().name);
+                lines.iter().rev().for_each(|line| eprintln!("{line}"));
             }
         }
     }
@@ -193,6 +204,22 @@ impl Node {
         match answer.into_inner().result {
             Some(v1::write_response::Result::Success(success)) => Ok(success.block_height),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Writes one entity as a client with patience would: a group may be electing a leader at this moment.
+    pub(crate) async fn put_in_time(&self, vault: VaultRef, key: &str, value: &[u8]) -> u64 {
+        let begun = Instant::now();
+        loop {
+            match self.put(vault, key, value).await {
+                Ok(height) => return height,
+                Err(status) => {
+                    let may_pass = matches!(status.code(), Code::Unavailable | Code::Unknown);
+                    let is_late = begun.elapsed() > WAIT_MAX;
+                    assert!(may_pass && !is_late, "{key} is not written: {status:?}");
+                }
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

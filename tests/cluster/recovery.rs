@@ -215,7 +215,7 @@ async fn a_long_absence_is_made_up_for_by_a_snapshot() {
 
     // What was installed is as durable as what was applied.
     cluster.servers[AWAY].kill();
-    cluster.node(0).put(vaults[0], "after", b"1").await.unwrap();
+    cluster.node(0).put_in_time(vaults[0], "after", b"1").await;
     cluster.resume(AWAY).await;
     assert_alike(&cluster, &vaults).await;
     assert_held(&cluster.replicas(), &acknowledged).await;
@@ -254,7 +254,7 @@ async fn a_slow_snapshot_outlives_its_sender() {
     let mut cluster = Cluster::start_with(3, &settings).await;
     let vault = cluster.vaults("slow", 1).await[0];
     let client = cluster.client().await;
-    cluster.node(0).put(vault, "before", b"1").await.unwrap();
+    cluster.node(0).put_in_time(vault, "before", b"1").await;
     cluster.servers[AWAY].kill();
     let ends = log_ends(&cluster.node(0)).await;
     let mut written = BTreeMap::new();

@@ -58,7 +58,7 @@ impl Lagging {
         settings[2].1 = "10";
         let mut cluster = Cluster::start_with(3, &settings).await;
         let vaults = cluster.vaults("crashes", 2).await;
-        cluster.node(0).put(vaults[0], "first", b"1").await.unwrap();
+        cluster.node(0).put_in_time(vaults[0], "first", b"1").await;
         cluster.servers[AWAY].kill();
         let mut lagging = Lagging { cluster, vaults, acknowledged: BTreeMap::new() };
         lagging.fall_behind().await;
@@ -127,7 +127,7 @@ impl Lagging {
         assert_alike(&self.cluster, &self.vaults).await;
         assert_held(&self.cluster.replicas(), &self.acknowledged).await;
         for (number, node) in self.cluster.nodes().iter().enumerate() {
-            node.put(self.vaults[1], &format!("through-{number}"), b"1").await.unwrap();
+            node.put_in_time(self.vaults[1], &format!("through-{number}"), b"1").await;
         }
         assert_alike(&self.cluster, &self.vaults).await;
         self.cluster.assert_ready().await;

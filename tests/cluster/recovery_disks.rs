@@ -209,7 +209,7 @@ async fn an_empty_disk_of_a_follower_is_filled_and_the_old_one_stays_out() {
         assert!(!said.contains("node serves"), "it served before it ended: {said}");
     }
     cluster.assert_ready().await;
-    cluster.node(victim).put(vaults[0], "still", b"1").await.unwrap();
+    cluster.node(victim).put_in_time(vaults[0], "still", b"1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,7 +266,7 @@ async fn a_copied_disk_never_serves_beside_or_after_its_original() {
     assert!(said.contains(COPY), "{said}");
     cluster.assert_ready().await;
     let through = Node::at(&cluster.servers[original].address());
-    through.put(vault, "k", b"3").await.unwrap();
+    through.put_in_time(vault, "k", b"3").await;
     assert_eq!(through.read(vault, "k").await.unwrap().as_deref(), Some(&b"3"[..]));
 
     // In the original's place, with its count of starts, when nobody has heard of the original for long.
