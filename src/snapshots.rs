@@ -6,6 +6,7 @@
 mod bucket;
 mod download;
 mod fetch;
+mod hold;
 mod serve;
 #[cfg(test)]
 mod tests;

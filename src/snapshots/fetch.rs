@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ledger_shard::{FetchSnapshot, SnapshotFetcher, SnapshotId, SnapshotManifest, SnapshotStore};
-use ledger_types::GroupId;
+use ledger_types::{GroupId, NodeId};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::download::{Download, FetchError};
+use super::hold::hold;
 use super::{Asking, SnapshotReports};
 use crate::peer::AddressBook;
 
@@ -30,6 +31,8 @@ pub struct FetchLimits {
     pub backoff_max: Duration,
     /// Longest wait for the next piece of an open stream.
     pub piece_wait_max: Duration,
+    /// Time between two words to the senders of snapshots that wait here or are being verified.
+    pub hold_every: Duration,
     /// Longest time without a piece, over any number of streams, after which a fetch is given up.
     pub silence_max: Duration,
 }
@@ -41,6 +44,7 @@ impl Default for FetchLimits {
             backoff_min: Duration::from_millis(250),
             backoff_max: Duration::from_secs(2),
             piece_wait_max: Duration::from_secs(10),
+            hold_every: Duration::from_secs(3),
             silence_max: Duration::from_secs(30),
         }
     }
@@ -61,6 +65,7 @@ struct Target {
 
 struct Running {
     id: SnapshotId,
+    sender: NodeId,
     stop: watch::Sender<bool>,
 }
 
@@ -71,8 +76,8 @@ struct Queue {
     is_closed: bool,
 }
 
-struct Shared {
-    links: Arc<Links>,
+pub(super) struct Shared {
+    pub(super) links: Arc<Links>,
     target: OnceLock<Target>,
     queue: Mutex<Queue>,
     runtime: Handle,
@@ -104,6 +109,7 @@ impl Fetcher {
     pub fn attach(&self, store: Arc<SnapshotStore>, reports: Arc<dyn SnapshotReports>) {
         let is_first = self.shared.target.set(Target { store, reports }).is_ok();
         assert!(is_first, "a fetcher serves one shard");
+        self.shared.runtime.spawn(hold(Arc::downgrade(&self.shared)));
         self.shared.pump();
     }
 
@@ -146,6 +152,36 @@ impl SnapshotFetcher for Fetcher {
 }
 
 impl Shared {
+    /// The snapshots that are wanted, by their senders; `None` once the fetcher is closed.
+    pub(super) fn wanted(&self) -> Option<BTreeMap<NodeId, Vec<SnapshotId>>> {
+        let queue = self.queue.lock();
+        let mut wanted: BTreeMap<NodeId, Vec<SnapshotId>> = BTreeMap::new();
+        let running = queue.running.values().map(|one| (one.sender, one.id));
+        for (sender, id) in
+            running.chain(queue.waiting.values().map(|one| (one.sender.node, one.id)))
+        {
+            wanted.entry(sender).or_default().push(id);
+        }
+        (!queue.is_closed).then_some(wanted)
+    }
+
+    /// Gives up what waits for its turn and is not there any more. One that is being fetched finds out by itself,
+    /// or is here already.
+    pub(super) fn lose(&self, lost: &[SnapshotId]) {
+        let mut queue = self.queue.lock();
+        let gone: Vec<(GroupId, SnapshotId)> = queue
+            .waiting
+            .extract_if(.., |_, manifest| lost.contains(&manifest.id))
+            .map(|(group, manifest)| (group, manifest.id))
+            .collect();
+        drop(queue);
+        let target = self.target.get().expect("nothing is lost before there is a target");
+        for (group, id) in gone {
+            warn!(%group, snapshot = %id, "a snapshot went before its turn to be fetched");
+            target.reports.fetched(group, id, false);
+        }
+    }
+
     /// Begins what may begin. A group's next fetch waits for the end of the one before: both write to the
     /// group's staging.
     fn pump(self: &Arc<Self>) {
@@ -159,7 +195,7 @@ impl Shared {
             let Some(group) = next else { return };
             let manifest = waiting.remove(&group).expect("the key was found a line above");
             let (stop, stopped) = watch::channel(false);
-            running.insert(group, Running { id: manifest.id, stop });
+            running.insert(group, Running { id: manifest.id, sender: manifest.sender.node, stop });
             self.runtime.spawn(self.clone().run(manifest, stopped));
         }
     }

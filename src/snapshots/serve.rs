@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_proof::hash;
-use ledger_proto::convert::snapshots::{CHUNK_BYTES_MAX, Fetch, Piece};
+use ledger_proto::convert::snapshots::{CHUNK_BYTES_MAX, Fetch, Hold, Piece};
 use ledger_proto::internal::fetch_response::Answer;
 use ledger_proto::internal::snapshots_server::{Snapshots, SnapshotsServer};
-use ledger_proto::internal::{FetchRefusal, FetchRefusalReason, FetchRequest, FetchResponse};
+use ledger_proto::internal::{
+    FetchRefusal, FetchRefusalReason, FetchRequest, FetchResponse, HoldRequest, HoldResponse,
+};
 use ledger_shard::{SnapshotError, SnapshotId, SnapshotStore};
-use ledger_types::{ClusterId, GroupId};
+use ledger_types::{ClusterId, GroupId, NodeId, StoreId};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -125,21 +127,46 @@ impl SnapshotServer {
         ReceiverStream::new(answer)
     }
 
+    /// Notes which snapshots a receiver still wants, and tells which of them there are not.
+    fn hold(&self, request: HoldRequest) -> Result<Vec<SnapshotId>, Refused> {
+        let hold = Hold::try_from(request)
+            .map_err(|error| (FetchRefusalReason::Malformed, error.to_string()))?;
+        self.check_asking(hold.cluster, hold.node, hold.store)?;
+        let mut unknown = Vec::new();
+        for id in hold.snapshots.into_iter().map(SnapshotId) {
+            match self.store.outgoing(id) {
+                Some(group) => self.tell(group, id),
+                None => unknown.push(id),
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// Errors unless this is a member of the cluster.
+    fn check_asking(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        store: StoreId,
+    ) -> Result<(), Refused> {
+        if cluster != self.cluster {
+            let detail = "the asking node belongs to another cluster".to_owned();
+            return Err((FetchRefusalReason::OtherCluster, detail));
+        }
+        if self.book.membership(node) != Membership::Member(store) {
+            let detail = format!("node {node} with store {store} is no member known here");
+            return Err((FetchRefusalReason::UnknownStore, detail));
+        }
+        Ok(())
+    }
+
     fn admit(
         &self,
         request: FetchRequest,
     ) -> Result<(Fetch, GroupId, OwnedSemaphorePermit), Refused> {
         let fetch = Fetch::try_from(request)
             .map_err(|error| (FetchRefusalReason::Malformed, error.to_string()))?;
-        if fetch.cluster != self.cluster {
-            let detail = "the asking node belongs to another cluster".to_owned();
-            return Err((FetchRefusalReason::OtherCluster, detail));
-        }
-        if self.book.membership(fetch.node) != Membership::Member(fetch.store) {
-            let (node, store) = (fetch.node, fetch.store);
-            let detail = format!("node {node} with store {store} is no member known here");
-            return Err((FetchRefusalReason::UnknownStore, detail));
-        }
+        self.check_asking(fetch.cluster, fetch.node, fetch.store)?;
         let id = SnapshotId(fetch.snapshot);
         let group = self.store.outgoing(id).ok_or_else(|| unknown(id))?;
         // Also one that has to wait is alive.
@@ -270,6 +297,10 @@ fn unknown(id: SnapshotId) -> Refused {
     (FetchRefusalReason::UnknownSnapshot, format!("snapshot {id} is not kept here"))
 }
 
+fn too_early() -> Refused {
+    (FetchRefusalReason::NotReady, "this node belongs to no cluster yet".to_owned())
+}
+
 /// A refusal as it travels.
 pub(super) fn refusal((reason, detail): Refused) -> FetchResponse {
     let refusal = FetchRefusal { reason: reason.into(), detail };
@@ -310,9 +341,22 @@ impl Snapshots for SnapshotService {
             return Ok(Response::new(server.open(request.into_inner())));
         }
         let (answers, answer) = mpsc::channel(1);
-        let detail = "this node belongs to no cluster yet".to_owned();
-        let refused = refusal((FetchRefusalReason::NotReady, detail));
-        answers.try_send(Ok(refused)).expect("the channel is new");
+        answers.try_send(Ok(refusal(too_early()))).expect("the channel is new");
         Ok(Response::new(ReceiverStream::new(answer)))
+    }
+
+    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldResponse>, Status> {
+        let server = (self.find)().ok_or_else(too_early);
+        let held = server.and_then(|server| server.hold(request.into_inner()));
+        Ok(Response::new(match held {
+            Ok(unknown) => {
+                let unknown_ids = unknown.iter().map(|id| id.0.to_vec()).collect();
+                HoldResponse { unknown_ids, refusal: None }
+            }
+            Err((reason, detail)) => {
+                let refusal = FetchRefusal { reason: reason.into(), detail };
+                HoldResponse { unknown_ids: Vec::new(), refusal: Some(refusal) }
+            }
+        }))
     }
 }

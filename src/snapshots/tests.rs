@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ledger_proto::convert::snapshots::{Fetch, Piece};
+use ledger_proto::convert::snapshots::{Fetch, HELD_MAX, Hold, Piece};
 use ledger_proto::internal::fetch_response::Answer;
 use ledger_proto::internal::snapshots_client::SnapshotsClient;
-use ledger_proto::internal::{FetchRefusalReason, FetchRequest, FetchResponse};
+use ledger_proto::internal::{FetchRefusalReason, FetchRequest, FetchResponse, HoldRequest};
 use ledger_shard::{FetchSnapshot, SnapshotFetcher as _, SnapshotId, SnapshotManifest};
 use ledger_types::{ClusterId, GroupId, NodeId};
 use tonic::Streaming;
@@ -265,6 +265,51 @@ async fn damaged_pieces_and_silence_end_a_fetch() {
     let (fetcher, told) = fetching(&pair, "127.0.0.1:1", limits);
     fetcher.fetch(wish(&pair.manifest));
     assert_eq!(told.ends(1).await, [(GROUP, pair.manifest.id, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_says_what_it_still_wants_and_hears_what_is_gone() {
+    let pair = Pair::start().await;
+    let (_, told, address) = serving(&pair, serve_limits()).await;
+    let (Asking { cluster, node, store }, kept) = (pair.receiver.asking, pair.manifest.id);
+    let hold = Hold { cluster, node, store, snapshots: vec![kept.0, [7; 16]] };
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let mut client = SnapshotsClient::new(endpoint.connect().await.expect("connects"));
+    let answer = client.hold(HoldRequest::from(hold.clone())).await.expect("answers").into_inner();
+    assert_eq!((answer.unknown_ids, answer.refusal), (vec![vec![7; 16]], None));
+    assert_eq!(*told.progress.lock(), [(GROUP, kept)]);
+    let too_many = vec![kept.0; HELD_MAX + 1];
+    let wrong = [
+        (Hold { cluster: ClusterId([1; 16]), ..hold.clone() }, FetchRefusalReason::OtherCluster),
+        (Hold { store: STRANGER, ..hold.clone() }, FetchRefusalReason::UnknownStore),
+        (Hold { snapshots: too_many, ..hold }, FetchRefusalReason::Malformed),
+    ];
+    for (hold, reason) in wrong {
+        let answer = client.hold(HoldRequest::from(hold)).await.expect("answers").into_inner();
+        assert_eq!(answer.refusal.expect("refused").reason(), reason);
+        assert!(answer.unknown_ids.is_empty());
+    }
+    assert_eq!(told.progress.lock().len(), 1, "none of those is a sign of life");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_went_before_its_turn_is_given_up() {
+    let pair = Pair::start().await;
+    // So slow that the first one is under way for minutes.
+    let limits = ServeLimits { bytes_per_second: 64, ..serve_limits() };
+    let (server, server_told, address) = serving(&pair, limits).await;
+    let limits =
+        FetchLimits { fetches_max: 1, hold_every: Duration::from_millis(20), ..fetch_limits() };
+    let (fetcher, told) = fetching(&pair, &address, limits);
+    fetcher.fetch(wish(&pair.manifest));
+    until("the first one is under way", || server.streams_open() == 1).await;
+    let gone = variant(&pair.manifest, 7, 1);
+    fetcher.fetch(wish(&gone));
+    assert_eq!(told.ends(1).await, [(gone.group, gone.id, false)]);
+    assert_eq!(fetcher.running(), 1);
+    // A piece leaves in minutes, and still the sender hears every second that it is waited for.
+    until("the sender hears of it", || server_told.progress.lock().len() >= 3).await;
+    fetcher.close();
 }
 
 /// A manifest of another group or another cut, told apart by one byte.

@@ -8,6 +8,8 @@ use crate::internal;
 
 /// Most bytes of a file in one message.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// Most snapshots in one question whether they are kept.
+pub const HELD_MAX: usize = 1024;
 /// Length of a snapshot's id in bytes.
 const SNAPSHOT_ID_BYTES: usize = 16;
 
@@ -33,19 +35,9 @@ impl TryFrom<internal::FetchRequest> for Fetch {
 
     /// Errors: an id that is missing or has another length than 16 bytes, or no node.
     fn try_from(wire: internal::FetchRequest) -> Result<Fetch, ConvertError> {
-        let cluster = peers::cluster("cluster_id", &wire.cluster_id)?;
-        let cluster = cluster.ok_or(ConvertError::Missing { field: "cluster_id" })?;
-        let store = peers::store("store_id", &wire.store_id)?;
-        if wire.node_id == 0 {
-            return Err(ConvertError::Missing { field: "node_id" });
-        }
-        let id = &wire.snapshot_id;
-        let snapshot = id.as_slice().try_into().map_err(|_| ConvertError::WrongLength {
-            field: "snapshot_id",
-            len: id.len(),
-            expected: SNAPSHOT_ID_BYTES,
-        })?;
-        let (node, file, offset) = (NodeId(wire.node_id), wire.file, wire.offset);
+        let (cluster, node, store) = asking(&wire.cluster_id, wire.node_id, &wire.store_id)?;
+        let snapshot = snapshot_id("snapshot_id", &wire.snapshot_id)?;
+        let (file, offset) = (wire.file, wire.offset);
         Ok(Fetch { cluster, node, store, snapshot, file, offset })
     }
 }
@@ -60,6 +52,70 @@ impl From<Fetch> for internal::FetchRequest {
             file: fetch.file,
             offset: fetch.offset,
         }
+    }
+}
+
+/// The snapshots that a node still wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// The cluster of the asking node.
+    pub cluster: ClusterId,
+    /// The asking node.
+    pub node: NodeId,
+    /// Its data directory.
+    pub store: StoreId,
+    /// The snapshots, at most [`HELD_MAX`].
+    pub snapshots: Vec<[u8; SNAPSHOT_ID_BYTES]>,
+}
+
+impl TryFrom<internal::HoldRequest> for Hold {
+    type Error = ConvertError;
+
+    /// Errors: an id that is missing or has another length than 16 bytes, no node, or too many snapshots.
+    fn try_from(wire: internal::HoldRequest) -> Result<Hold, ConvertError> {
+        let (cluster, node, store) = asking(&wire.cluster_id, wire.node_id, &wire.store_id)?;
+        let count = wire.snapshot_ids.len();
+        if count > HELD_MAX {
+            let (value, max) = (count as u64, HELD_MAX as u64);
+            return Err(ConvertError::OutOfRange { field: "snapshot_ids", value, min: 0, max });
+        }
+        let ids = wire.snapshot_ids.iter();
+        let snapshots = ids.map(|id| snapshot_id("snapshot_ids", id)).collect::<Result<_, _>>()?;
+        Ok(Hold { cluster, node, store, snapshots })
+    }
+}
+
+impl From<Hold> for internal::HoldRequest {
+    fn from(hold: Hold) -> internal::HoldRequest {
+        internal::HoldRequest {
+            cluster_id: hold.cluster.0.to_vec(),
+            node_id: hold.node.0,
+            store_id: hold.store.0.to_vec(),
+            snapshot_ids: hold.snapshots.iter().map(|id| id.to_vec()).collect(),
+        }
+    }
+}
+
+/// A snapshot's id on the wire.
+pub fn snapshot_id(
+    field: &'static str,
+    id: &[u8],
+) -> Result<[u8; SNAPSHOT_ID_BYTES], ConvertError> {
+    let wrong = |_| ConvertError::WrongLength { field, len: id.len(), expected: SNAPSHOT_ID_BYTES };
+    id.try_into().map_err(wrong)
+}
+
+fn asking(
+    cluster: &[u8],
+    node: u64,
+    store: &[u8],
+) -> Result<(ClusterId, NodeId, StoreId), ConvertError> {
+    let cluster = peers::cluster("cluster_id", cluster)?;
+    let cluster = cluster.ok_or(ConvertError::Missing { field: "cluster_id" })?;
+    let store = peers::store("store_id", store)?;
+    match node {
+        0 => Err(ConvertError::Missing { field: "node_id" }),
+        _ => Ok((cluster, NodeId(node), store)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ledger_proto::convert::snapshots::Piece;
 use ledger_proto::internal::fetch_response::Answer;
 use ledger_proto::internal::snapshots_server::{Snapshots, SnapshotsServer};
-use ledger_proto::internal::{FetchRequest, FetchResponse};
+use ledger_proto::internal::{FetchRequest, FetchResponse, HoldRequest, HoldResponse};
 use ledger_shard::SnapshotId;
 use ledger_types::{Digest, GroupId};
 use parking_lot::Mutex;
@@ -169,5 +169,9 @@ impl Snapshots for BadSender {
             Behaviour::Hangs => self.hanging.lock().push(answers),
         }
         Ok(Response::new(ReceiverStream::new(answer)))
+    }
+
+    async fn hold(&self, _: Request<HoldRequest>) -> Result<Response<HoldResponse>, Status> {
+        Ok(Response::new(HoldResponse::default()))
     }
 }
