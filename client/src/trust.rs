@@ -107,14 +107,11 @@ impl Client {
         }
         let mut newest = bundle.clone();
         for _ in 0..ANSWERS_MAX {
-            let from_sequence = newest.sequence;
-            let request = v1::GetTrustBundleRequest { from_sequence, ..Default::default() };
-            let kind = CallKind::reads(Route::Directory);
-            let answer = self.call(method::GET_TRUST_BUNDLE, kind, &request).await?;
-            if answer.bundles.is_empty() {
+            let links = self.bundles_after(newest.sequence).await?;
+            if links.is_empty() {
                 break;
             }
-            for link in &answer.bundles {
+            for link in &links {
                 newest = followed(&newest, link)?;
             }
         }
@@ -124,11 +121,26 @@ impl Client {
         store.advance(newest).map(Some)
     }
 
-    async fn pin_or_compare(&self, path: &Path) -> Result<(), ClientError> {
-        let request = v1::GetTrustBundleRequest::default();
+    /// The next bundles after one, as many as the cluster tells at a time; after 0 the first one as it is.
+    async fn bundles_after(&self, from_sequence: u64) -> Result<Vec<Vec<u8>>, ClientError> {
+        let request = v1::GetTrustBundleRequest { from_sequence, ..Default::default() };
         let kind = CallKind::reads(Route::Directory);
-        let answer = self.call(method::GET_TRUST_BUNDLE, kind, &request).await?;
-        let chain = bundle_chain(&answer.bundles)?;
+        Ok(self.call(method::GET_TRUST_BUNDLE, kind, &request).await?.bundles)
+    }
+
+    async fn pin_or_compare(&self, path: &Path) -> Result<(), ClientError> {
+        let mut chain = bundle_chain(&self.bundles_after(0).await?)?;
+        for _ in 1..ANSWERS_MAX {
+            let last = chain.last().expect("a chain has a first bundle").sequence;
+            let links = self.bundles_after(last).await?;
+            if links.is_empty() {
+                break;
+            }
+            for link in &links {
+                let before = chain.last().expect("a chain has a first bundle");
+                chain.push(followed(before, link)?);
+            }
+        }
         let newest = chain.last().expect("a chain has a first bundle").clone();
         let mut bundle = self.inner.trust.bundle.lock();
         if let Some(pinned) = &*bundle {

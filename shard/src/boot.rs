@@ -15,7 +15,7 @@ use ledger_shard_core::rows::{
     raft_hard_state_key, raft_local_key, split_group_row_key,
 };
 use ledger_shard_core::view::{Family, RowWrite, StateView};
-use ledger_types::{GroupId, NodeId};
+use ledger_types::{GroupId, Incarnation, NodeId};
 use thiserror::Error;
 
 use crate::snapshots::{SnapshotError, finish_marked};
@@ -58,6 +58,14 @@ pub enum BootError {
     /// Rows could not be read.
     #[error(transparent)]
     Read(#[from] ReadFault),
+    /// The group's members changed, and this replica is none of them any more.
+    #[error("replica {incarnation} of group {group} has left the group")]
+    Removed {
+        /// The group.
+        group: GroupId,
+        /// The replica that was here.
+        incarnation: Incarnation,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,6 +81,8 @@ pub struct Boot {
     pub sleeping: Vec<GroupStatus>,
     /// Groups with rows in the log but none of state: left alone and reported, never deleted here.
     pub orphans: Vec<GroupId>,
+    /// Groups that this node has left by a committed change of members: left alone and reported.
+    pub removed: Vec<GroupId>,
 }
 
 /// Reads every group on disk, most of them just far enough to tell their status, after finishing what
@@ -88,10 +98,17 @@ pub fn load(store: &Store, node: NodeId) -> Result<Boot, BootError> {
         }
     }
     for group in groups {
+        let head = match read_head(store, node, group) {
+            Err(BootError::Removed { .. }) => {
+                boot.removed.push(group);
+                continue;
+            }
+            head => head?,
+        };
         if group == GroupId::SYSTEM || installed.contains(&group) {
             boot.records.push(load_group(store, node, group)?);
         } else {
-            boot.sleeping.push(read_head(store, node, group)?.status(group));
+            boot.sleeping.push(head.status(group));
         }
     }
     Ok(boot)
@@ -129,6 +146,7 @@ impl Head {
             oldest_entry_ns: 0,
             snapshot: SnapshotPhase::None,
             is_asleep: true,
+            is_conf_settled: false,
         }
     }
 }
@@ -159,6 +177,9 @@ fn read_head(store: &Store, node: NodeId, group: GroupId) -> Result<Head, BootEr
     let is_here = |one: &Replica| one.incarnation == local.incarnation && one.node == node;
     if !row.replicas.iter().any(is_here) {
         let incarnation = local.incarnation;
+        if !row.replicas.iter().any(|one| one.node == node) {
+            return Err(BootError::Removed { group, incarnation });
+        }
         return corrupt(format!("its table does not place replica {incarnation} on node {node}"));
     }
     let (from, to) = raft_entry_range(group, truncated_index + 1, last_index.saturating_add(1));

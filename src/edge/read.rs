@@ -132,7 +132,7 @@ impl v1::read_service_server::ReadService for Edge {
         let fresh = consistency(message.consistency).map_err(Failure::from)?;
         let local = |_: &VaultRow, message: &v1::ReadRequest| {
             let found = call.context.reader.entity_at(vault, &message.key, None, clock_ns());
-            let (block_height, entity) = found.map_err(|error| query_failure(vault, error))?;
+            let (block_height, entity) = found.map_err(query_failure)?;
             Ok(v1::ReadResponse { value: entity.map(|entity| entity.value), block_height })
         };
         let send = |channel, request| async move { client(channel).read(request).await };
@@ -153,7 +153,7 @@ impl v1::read_service_server::ReadService for Edge {
         let local = |_: &VaultRow, message: &v1::BatchReadRequest| {
             let read = || call.context.reader.tip_entities(vault, &message.keys, clock_ns());
             let found = apart(message.keys.len(), read);
-            let (height, entities) = found.map_err(|error| query_failure(vault, error))?;
+            let (height, entities) = found.map_err(query_failure)?;
             batch_answer(&message.keys, height, entities)
         };
         let send = |channel, request| async move { client(channel).batch_read(request).await };
@@ -208,7 +208,7 @@ impl v1::read_service_server::ReadService for Edge {
                 Err(QueryError::HeightUnavailable { tip, .. }) if message.height > tip => {
                     Ok(v1::GetBlockResponse { block: None })
                 }
-                Err(error) => Err(query_failure(vault, error)),
+                Err(error) => Err(query_failure(error)),
             }
         };
         let send = |channel, request| async move { client(channel).get_block(request).await };
@@ -255,7 +255,7 @@ impl v1::read_service_server::ReadService for Edge {
         let counted = ids::client(message.client_id.clone()).map_err(Failure::from)?;
         let local = |_: &VaultRow, _: &v1::GetClientStateRequest| {
             let last = call.context.reader.client_sequence(vault, &counted);
-            let last_committed_sequence = last.map_err(|error| query_failure(vault, error))?;
+            let last_committed_sequence = last.map_err(query_failure)?;
             Ok(v1::GetClientStateResponse { last_committed_sequence })
         };
         let send =
@@ -408,7 +408,7 @@ impl Edge {
             };
             let read = || call.context.reader.relationships(wanted, asked.limits());
             // A filter may pass over many rows before it fills a page.
-            let page = apart(usize::MAX, read).map_err(|error| query_failure(vault, error))?;
+            let page = apart(usize::MAX, read).map_err(query_failure)?;
             let next_page_token = self.token(&call, &query, &page, 0);
             let relationships = page.items.into_iter().map(|item| v1::Relationship {
                 resource: item.resource,
@@ -437,7 +437,7 @@ fn entity_page(
 ) -> Result<(Page<Entity>, u64), Failure> {
     let reader = &call.context.reader;
     let vault = asked.vault;
-    let failed = |error| query_failure(vault, error);
+    let failed = query_failure;
     let time_s = match &asked.cursor {
         Some(cursor) => cursor.time_seconds,
         None => reader.read_time_s(vault, asked.at_height, clock_ns()).map_err(failed)?,

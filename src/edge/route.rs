@@ -383,7 +383,7 @@ impl Call {
         match self.context.reader.tip(vault) {
             Ok(row) => Ok(Some(row)),
             Err(QueryError::UnknownVault) => Ok(None),
-            Err(error) => Err(query_failure(vault, error)),
+            Err(error) => Err(query_failure(error)),
         }
     }
 
@@ -493,11 +493,24 @@ pub(crate) fn deadline_ms(context: &NodeContext, remaining: Duration) -> u64 {
     context.shard.now().monotonic_ms.saturating_add(remaining)
 }
 
-/// What a failed local read means to the client.
-pub(crate) fn query_failure(vault: VaultRef, error: QueryError) -> Failure {
+/// What a failed local read of a vault means to the client that was routed here. A vault whose row was there a
+/// moment ago is not unknown: its group takes another state over at this moment, or it moved.
+pub(crate) fn query_failure(error: QueryError) -> Failure {
     match error {
-        QueryError::UnknownVault => Failure::UnknownVault(vault),
+        QueryError::UnknownVault => Failure::WrongShard { owner_epoch: None },
         QueryError::HeightUnavailable { floor, tip } => Failure::HeightUnavailable { floor, tip },
         QueryError::Fault(fault) => Failure::Store(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_that_goes_in_the_middle_of_a_read_is_asked_for_elsewhere() {
+        assert!(query_failure(QueryError::UnknownVault).is_stale_route());
+        let below = query_failure(QueryError::HeightUnavailable { floor: 3, tip: 9 });
+        assert!(matches!(below, Failure::HeightUnavailable { floor: 3, tip: 9 }));
     }
 }

@@ -89,7 +89,7 @@ fn stored_bundles(call: &Call, from: u64) -> Result<Vec<Vec<u8>>, Failure> {
     for number in from.saturating_add(1)..=from.saturating_add(BUNDLES_MAX) {
         let key = bundle_key(number);
         let found = call.context.reader.entity(VaultRef::SYSTEM, &key);
-        match found.map_err(|error| query_failure(VaultRef::SYSTEM, error))? {
+        match found.map_err(query_failure)? {
             Some(entity) => bundles.push(entity.value),
             None => break,
         }
@@ -101,7 +101,7 @@ fn stored_bundles(call: &Call, from: u64) -> Result<Vec<Vec<u8>>, Failure> {
 /// be gone by now. Without one, as long as they still vote, a new one does as well.
 fn stored_link(call: &Call, number: u64) -> Result<Option<Vec<u8>>, Failure> {
     let found = call.context.reader.entity(VaultRef::SYSTEM, &bundle_link_key(number));
-    let found = found.map_err(|error| query_failure(VaultRef::SYSTEM, error))?;
+    let found = found.map_err(query_failure)?;
     Ok(found.map(|entity| entity.value))
 }
 

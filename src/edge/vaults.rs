@@ -325,7 +325,7 @@ fn wire_vaults(
         let row = match context.reader.tip(entity.vault) {
             Ok(row) => Some(row),
             Err(QueryError::UnknownVault) => None,
-            Err(error) => return Err(query_failure(entity.vault, error)),
+            Err(error) => return Err(query_failure(error)),
         };
         told.push(wire_vault(context, entity.vault, entity.shard, row.as_ref()));
     }
@@ -410,7 +410,7 @@ async fn genesis(call: &Call, vault: VaultRef) -> Result<Option<v1::BlockHeader>
     match call.place(vault, Reach::Leader, 0).await? {
         Place::Here(_) => {
             let header = call.context.reader.block_header(vault, 0);
-            let (header, _) = header.map_err(|error| query_failure(vault, error))?;
+            let (header, _) = header.map_err(query_failure)?;
             Ok(Some(wire_header(&header, &proposer_name(&call.context, &header))))
         }
         Place::There(remote) => {

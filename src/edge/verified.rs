@@ -212,7 +212,7 @@ impl Edge {
         let reader = &call.context.reader;
         let path =
             known_size.map(|size| reader.consistency(asked.vault, size, proved.tip.log_size));
-        let path = path.transpose().map_err(|error| query_failure(asked.vault, error))?;
+        let path = path.transpose().map_err(query_failure)?;
         let growth = known_size.zip(path).map(|(from_size, path)| LogGrowth { from_size, path });
         package(proved, growth)
     }
@@ -337,8 +337,7 @@ pub(super) fn read_outcome<A>(
 /// other requests.
 fn prove(call: &Call, vault: VaultRef, keys: &[StateKey]) -> Result<TipProof, Failure> {
     let reader = &call.context.reader;
-    tokio::task::block_in_place(|| reader.prove(vault, keys, None))
-        .map_err(|error| query_failure(vault, error))
+    tokio::task::block_in_place(|| reader.prove(vault, keys, None)).map_err(query_failure)
 }
 
 /// The answer in its canonical form.

@@ -139,7 +139,7 @@ struct Position {
 impl Position {
     fn read(&self, call: &Call) -> Result<v1::BlockAnnouncement, Failure> {
         let header = call.context.reader.block_header(self.vault, self.next);
-        let (header, _) = header.map_err(|error| query_failure(self.vault, error))?;
+        let (header, _) = header.map_err(query_failure)?;
         Ok(wire_announcement(&header))
     }
 }

@@ -190,7 +190,7 @@ fn success_of(
     };
     if include_proof {
         let block = context.reader.block(vault, committed.height);
-        let block = block.map_err(|error| query_failure(vault, error))?;
+        let block = block.map_err(query_failure)?;
         let leaves: Vec<_> =
             block.transactions.iter().map(|(_, bytes)| tx_tree::tx_leaf(bytes)).collect();
         let index = committed.tx_index as usize;

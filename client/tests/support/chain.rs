@@ -229,8 +229,9 @@ impl Cluster {
     pub fn serve(self: &Arc<Cluster>, node: &Node) {
         let cluster = self.clone();
         node.verified.answer(move |_, request| Ok(cluster.answer(request)));
-        node.bundles.answer(|_, _| {
-            let bundles = vec![bundle().encode()];
+        node.bundles.answer(|_, request| {
+            let is_first = request.from_sequence == 0;
+            let bundles = if is_first { vec![bundle().encode()] } else { Vec::new() };
             Ok(v1::GetTrustBundleResponse { bundles, voter_sets: Vec::new() })
         });
     }

@@ -187,3 +187,13 @@ fn a_replica_that_joins_begins_with_nothing() {
     assert!(!status.is_readable(), "nothing can be read before its first snapshot");
     assert_eq!((status.first_index, status.last_index, status.applied), (1, 0, 0));
 }
+
+#[test]
+fn a_group_that_the_node_has_left_is_reported_and_left_alone() {
+    let (_directory, store) = new_store();
+    grown(&store, 20);
+    let boot = load(&store, NodeId(7)).unwrap();
+    assert_eq!((boot.removed, boot.sleeping, boot.orphans), (vec![GROUP], vec![], vec![]));
+    let error = load_group(&store, NodeId(7), GROUP).unwrap_err();
+    assert!(matches!(error, BootError::Removed { group: GROUP, .. }), "{error}");
+}
