@@ -31,7 +31,8 @@ use crate::bootstrap::FounderBook;
 use crate::context::{BlockFeed, endpoint};
 use crate::edge::status::Failure;
 use crate::peer::{
-    AddressBook, DirectoryService, DirectoryStream, JoinRefusal, JoiningNode, Membership, PeerState,
+    AddressBook, DirectoryService, DirectoryStream, JoinRefusal, JoiningNode, Membership, MetNodes,
+    PeerState,
 };
 
 /// Messages of a stream that wait for a slow node.
@@ -435,11 +436,18 @@ async fn send_deltas(
             }
             continue;
         }
-        let full = have == 0 || have > tip;
+        let mut full = have == 0 || have > tip;
         let (revision, changes) = if full {
             read_all(reader, false)?
         } else {
-            (have + 1, changes_of_block(reader, have + 1)?)
+            match changes_of_block(reader, have + 1) {
+                Ok(changes) => (have + 1, changes),
+                // Blocks that old are not kept here: all there is, then.
+                Err(_) => {
+                    full = true;
+                    read_all(reader, false)?
+                }
+            }
         };
         for delta in deltas(revision, changes, full) {
             if sender.send(Ok(delta)).await.is_err() {
@@ -471,16 +479,18 @@ fn directory_entry(change: EntityChange) -> DirectoryEntry {
     DirectoryEntry { key: change.key.into_bytes().into(), value, deleted }
 }
 
-/// What the directory says of nodes; before it says anything, what the genesis does.
+/// What the directory says of nodes; of those that it says nothing of, what the genesis does, or the node itself
+/// when it was met.
 pub struct NodeBook {
     cache: Arc<DirectoryCache>,
     founders: FounderBook,
+    met: Arc<MetNodes>,
 }
 
 impl NodeBook {
-    /// A book over the copy, with the founders behind it.
-    pub fn new(cache: Arc<DirectoryCache>, founders: FounderBook) -> NodeBook {
-        NodeBook { cache, founders }
+    /// A book over the copy, with the founders and those met behind it.
+    pub fn new(cache: Arc<DirectoryCache>, founders: FounderBook, met: Arc<MetNodes>) -> NodeBook {
+        NodeBook { cache, founders, met }
     }
 }
 
@@ -489,7 +499,7 @@ impl AddressBook for NodeBook {
         // What the genesis says counts only until the directory says something, such as that it is removed.
         match self.cache.directory.node(node) {
             Some(_) => self.cache.address(node),
-            None => self.founders.address(node),
+            None => self.founders.address(node).or_else(|| self.met.address(node)),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ledger_proof::{EntryPosition, NodeKey};
 use ledger_router::LeaderHints;
-use ledger_shard::boot::{self, BootError};
+use ledger_shard::boot::{self, Boot, BootError};
 use ledger_shard::{
     ApplyConfig, BootRecord, CoreConfig, Driver, DriverConfig, DriverError, DriverParts,
     FIRST_OWNER_EPOCH, OpenError, Replica, ShardHandle, Store, StoreConfig, SystemClock,
@@ -124,16 +124,7 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     let mut http =
         tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
     let node_key = Arc::new(NodeKey::from_seed(&store.node_key().0));
-    let local = LocalNode {
-        name: config.name.clone(),
-        store: store.id(),
-        public_key: node_key.public_key(),
-        address: advertise_addr.clone(),
-        zone: config.zone.clone(),
-        boot_counter: store.boots(),
-        bootstrap_expect: u32::try_from(config.bootstrap_expect).expect("at most 7"),
-        feature_level: u32::from(ledger_shard::FEATURE_LEVEL),
-    };
+    let local = local_node(&config, &store, node_key.public_key(), advertise_addr);
     let peers = PeerState::open(store.clone(), local)?;
     let mut server = tokio::spawn(edge::serve(
         slot.clone(),
@@ -184,6 +175,25 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     ending
 }
 
+/// What this node says of itself.
+fn local_node(
+    config: &Config,
+    store: &Store,
+    public_key: [u8; 32],
+    advertise_addr: String,
+) -> LocalNode {
+    LocalNode {
+        name: config.name.clone(),
+        store: store.id(),
+        public_key,
+        address: advertise_addr,
+        zone: config.zone.clone(),
+        boot_counter: store.boots(),
+        bootstrap_expect: u32::try_from(config.bootstrap_expect).expect("at most 7"),
+        feature_level: u32::from(ledger_shard::FEATURE_LEVEL),
+    }
+}
+
 /// What runs once the node belongs to a cluster.
 struct Running {
     context: Arc<NodeContext>,
@@ -217,18 +227,14 @@ fn start(
         peers.finish_founding()?;
     }
     let boot = boot::load(store, identity.node)?;
-    for orphan in &boot.orphans {
-        warn!(
-            group = orphan.0,
-            "a group on disk belongs to no replica of this node; it is left alone"
-        );
-    }
+    report_left_alone(&boot);
     // An added replica that still waits for its first snapshot shows nothing yet.
     let is_readable = |record: &BootRecord| record.group == GroupId::SYSTEM && record.applied > 0;
     let has_directory = boot.records.iter().any(is_readable);
     let directory = Arc::new(DirectoryCache::new(has_directory));
     let founders = FounderBook::new(&established.genesis);
-    let book: Arc<dyn AddressBook> = Arc::new(NodeBook::new(directory.clone(), founders));
+    let book: Arc<dyn AddressBook> =
+        Arc::new(NodeBook::new(directory.clone(), founders, peers.met().clone()));
     let transport = Transport::new(peers, book.clone(), TransportLimits::default());
     let feed = Arc::new(BlockFeed::default());
     let fetcher = Fetcher::new(Asking::from(&identity), book.clone(), FetchLimits::default());
@@ -270,16 +276,33 @@ fn start(
         fetcher,
     });
     let genesis = established.genesis.clone();
-    let mut addresses: Vec<String> =
-        genesis.founders().iter().map(|founder| founder.address.clone()).collect();
-    addresses.extend(peers.remembered_addresses()?.into_iter().map(|(_, address)| address));
-    let follower = tokio::spawn(follow(directory, source, addresses));
+    let follower = tokio::spawn(follow(directory, source, known_addresses(&genesis, peers)?));
     let tasks = vec![
         follower,
         tokio::spawn(learn_leaders(context.clone())),
         tokio::spawn(reconciler::run(context.clone(), store.clone(), peers.clone(), genesis)),
     ];
     Ok(Running { context, driver, transport, tasks })
+}
+
+/// Says which groups on disk are not started.
+fn report_left_alone(boot: &Boot) {
+    for orphan in &boot.orphans {
+        warn!(
+            group = orphan.0,
+            "a group on disk belongs to no replica of this node; it is left alone"
+        );
+    }
+    for removed in &boot.removed {
+        warn!(group = removed.0, "this node has left a group whose rows are still here");
+    }
+}
+
+/// Where the directory can be heard from before anything is known of it.
+fn known_addresses(genesis: &GenesisPromise, peers: &PeerState) -> Result<Vec<String>, NodeError> {
+    let founders = genesis.founders().iter().map(|founder| founder.address.clone());
+    let remembered = peers.remembered_addresses()?;
+    Ok(founders.chain(remembered.into_iter().map(|(_, address)| address)).collect())
 }
 
 /// Makes this founder's replica of `_system`, if a crash did not come after that.

@@ -15,7 +15,7 @@ use ledger_shard::{
 use ledger_shard_core::apply::{Applier, ApplyConfig, ApplyOutput, CommandResult, NewBlock};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
 use ledger_shard_core::command::write::{WriteCommand, WriteResult};
-use ledger_shard_core::effects::{BootRecord, Committed, OutMessage, Replica, Role};
+use ledger_shard_core::effects::{BootRecord, Committed, GroupMessage, OutMessage, Replica, Role};
 use ledger_shard_core::entry::{Command, CommandKind, EntryBuilder, EntryKind, LogEntry};
 use ledger_shard_core::rows::{GroupRow, group_row_key};
 use ledger_shard_core::view::{Family, MemoryRows, RowWrite};
@@ -51,12 +51,14 @@ struct Wires {
 impl Outbox for Wires {
     fn send(&self, messages: Vec<OutMessage>) {
         let Some(handles) = self.handles.get() else { return };
-        let mut by_node = BTreeMap::<NodeId, Vec<_>>::new();
+        let mut by_node = BTreeMap::<NodeId, Vec<GroupMessage>>::new();
         for message in messages {
             by_node.entry(message.node).or_default().push(message.message);
         }
         for (node, batch) in by_node {
-            handles[usize::try_from(node.0 - 1).expect("small")].message(batch);
+            let handle = &handles[usize::try_from(node.0 - 1).expect("small")];
+            // The first replica of each node has the node's number.
+            handle.message(NodeId(batch[0].from.0), batch);
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct GroupView {
     pub voters_outgoing: Vec<Incarnation>,
     /// Learners, those that a joint configuration still counts as voters included.
     pub learners: Vec<Incarnation>,
+    /// No crash of all nodes brings an earlier configuration back.
+    pub is_settled: bool,
     /// Last index of the leader's log.
     pub last_index: u64,
     /// The other members.
@@ -164,7 +166,9 @@ pub fn next_step(entity: &ShardEntity, group: &GroupView, is_link_stored: bool) 
     let leaving = group.voters.iter().copied().filter(|voter| !is_wanted(voter));
     let remove: Vec<Incarnation> = leaving.collect();
     if promote.is_empty() && remove.is_empty() {
-        return entity.leaving().map(|replica| Step::Finish(replica.incarnation));
+        // What the directory is told of as done lets other members go.
+        let leaving = entity.leaving().filter(|_| group.is_settled);
+        return leaving.map(|replica| Step::Finish(replica.incarnation));
     }
     // A leader that leaves hands over first; a group never removes its own leader. If nobody of the voters that
     // stay is there, there is no majority either, and no step.

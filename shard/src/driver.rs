@@ -355,11 +355,12 @@ impl EventLoop {
                 self.reads.insert(token.0, waiting);
                 self.inputs.push(Input::Read { group, token, deadline_ms });
             }
-            Event::Messages { messages, permit } => {
+            Event::Messages { from, messages, permit } => {
                 for message in &messages {
                     self.open(message.group);
                 }
-                self.inputs.extend(messages.into_iter().map(Input::Message));
+                let input = |message| Input::Message { from, message };
+                self.inputs.extend(messages.into_iter().map(input));
                 self.permits.push(permit);
             }
             Event::Rows { rows, completion } => {

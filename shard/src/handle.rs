@@ -119,15 +119,15 @@ impl ShardHandle {
         self.send(Event::Read { group, deadline_ms, waiting });
     }
 
-    /// Takes in messages from another node. Over the limit they are dropped, which Raft survives.
-    pub fn message(&self, messages: Vec<GroupMessage>) {
+    /// Takes in messages that another node sent. Over the limit they are dropped, which Raft survives.
+    pub fn message(&self, from: NodeId, messages: Vec<GroupMessage>) {
         let count = messages.len() as u64;
         let payloads: usize = messages.iter().map(|one| one.payload.len()).sum();
         let bytes = payloads + OVERHEAD_BYTES * messages.len();
         match self.shared.messages.take(bytes) {
             Some(permit) => {
                 add(&self.shared.metrics.messages_in, count);
-                self.send(Event::Messages { messages, permit });
+                self.send(Event::Messages { from, messages, permit });
             }
             None => add(&self.shared.metrics.messages_dropped, count),
         }

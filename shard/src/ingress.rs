@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ledger_shard_core::effects::{GroupMessage, Input, Refusal};
 use ledger_shard_core::view::RowWrite;
-use ledger_types::GroupId;
+use ledger_types::{GroupId, NodeId};
 
 use crate::handle::{AppliedCommand, RowsCompletion};
 
@@ -106,6 +106,7 @@ pub(crate) enum Event {
         waiting: WaitingRead,
     },
     Messages {
+        from: NodeId,
         messages: Vec<GroupMessage>,
         permit: Permit,
     },

@@ -57,7 +57,7 @@ impl Sleepers {
 pub(crate) fn group_of(input: &Input) -> Option<GroupId> {
     match input {
         Input::Start(record) => Some(record.group),
-        Input::Message(message) => Some(message.group),
+        Input::Message { message, .. } => Some(message.group),
         &Input::Propose { group, .. }
         | &Input::Read { group, .. }
         | &Input::Persisted { group, .. }

@@ -111,6 +111,7 @@ impl StatusWriter {
             oldest_entry_ns: 0,
             snapshot: SnapshotPhase::None,
             is_asleep: false,
+            is_conf_settled: false,
         }]);
     }
 

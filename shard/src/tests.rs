@@ -97,7 +97,9 @@ impl Outbox for Network {
         }
         for (node, frame) in frames {
             if let Some(handle) = handles.get(&node) {
-                handle.message(frame);
+                // The first replica of each node has the node's number.
+                let from = NodeId(frame[0].from.0);
+                handle.message(from, frame);
             }
         }
     }

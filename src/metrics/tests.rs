@@ -25,6 +25,7 @@ fn sample() -> NodeSample {
         oldest_entry_ns: 30_000_000_000 + group,
         snapshot: SnapshotPhase::None,
         is_asleep: group == 9,
+        is_conf_settled: true,
     };
     let mut shard = MetricsSnapshot {
         blocks: 40,

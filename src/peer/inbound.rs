@@ -28,8 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::metrics::add;
 use super::state::{OpenStream, Speaker, wire_founder};
 use super::{
-    DirectoryStream, FRAME_MESSAGES_MAX, JoinRefusal, JoiningNode, MESSAGE_BYTES_MAX, PeerState,
-    Serving, StateError,
+    DirectoryStream, FRAME_MESSAGES_MAX, JoinRefusal, JoiningNode, MESSAGE_BYTES_MAX, Membership,
+    PeerState, Serving, StateError,
 };
 use crate::bootstrap::decide::{Refused, Standing};
 use crate::bootstrap::record::SeenBoots;
@@ -154,6 +154,11 @@ impl PeerService {
         let is_first = frame.sequence == 1 && frame.sender_store == speaker.store.0;
         if !is_first || frame.messages.len() > FRAME_MESSAGES_MAX {
             return Err(malformed("the first frame is not the sender's first".to_owned()));
+        }
+        if serving.book.membership(node) == Membership::Unknown
+            && let Some(identity) = &frame.identity
+        {
+            self.state.met().meet(node, &identity.address);
         }
         self.state.arrived(node);
         Ok((node, speaker))
@@ -399,7 +404,8 @@ impl Inbound {
             to: Incarnation(wire.to_incarnation),
             payload: wire.payload.into(),
             log_floor: wire.log_floor,
+            is_catching_up: wire.is_catching_up,
         };
-        self.sink.messages(messages.into_iter().map(message).collect());
+        self.sink.messages(self.node, messages.into_iter().map(message).collect());
     }
 }

@@ -5,6 +5,7 @@
 //! never look into a Raft message, nor block the driver's thread.
 
 mod inbound;
+mod met;
 mod metrics;
 mod outbound;
 mod queue;
@@ -23,6 +24,7 @@ use thiserror::Error;
 use tokio_stream::Stream;
 
 pub use inbound::PeerService;
+pub use met::MetNodes;
 pub use metrics::{PeerMetrics, PeerMetricsSnapshot};
 pub use outbound::{Transport, TransportLimits};
 pub use state::{LocalNode, NodeRows, PeerState, Serving, StateError};
@@ -39,15 +41,15 @@ pub const FRAME_MESSAGES_MAX: usize = 16 * 1024;
 
 /// Where Raft messages of other nodes go, and who hears that a node cannot be reached.
 pub trait FrameSink: Send + Sync {
-    /// Takes the messages of one frame. Must not block.
-    fn messages(&self, messages: Vec<GroupMessage>);
+    /// Takes the messages of one frame of a node. Must not block.
+    fn messages(&self, from: NodeId, messages: Vec<GroupMessage>);
     /// Messages to this node are being lost. Must not block.
     fn unreachable(&self, node: NodeId);
 }
 
 impl FrameSink for ShardHandle {
-    fn messages(&self, messages: Vec<GroupMessage>) {
-        self.message(messages);
+    fn messages(&self, from: NodeId, messages: Vec<GroupMessage>) {
+        self.message(from, messages);
     }
 
     fn unreachable(&self, node: NodeId) {

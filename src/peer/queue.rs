@@ -213,6 +213,7 @@ fn wire_message(message: GroupMessage) -> internal::GroupMessage {
         to_incarnation: message.to.0,
         payload: Bytes::from(message.payload),
         log_floor: message.log_floor,
+        is_catching_up: message.is_catching_up,
     }
 }
 
@@ -238,7 +239,8 @@ mod tests {
 
     fn message(group: u64, bytes: usize) -> GroupMessage {
         let (from, to) = (Incarnation(1), Incarnation(2));
-        GroupMessage { group: GroupId(group), from, to, payload: vec![7; bytes], log_floor: 0 }
+        let (group, payload) = (GroupId(group), vec![7; bytes]);
+        GroupMessage { group, from, to, payload, log_floor: 0, is_catching_up: false }
     }
 
     fn open(queue: &Arc<LaneQueue>) -> FrameStream {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{AddressBook, DirectoryService, FrameSink, PeerMetrics};
+use super::{AddressBook, DirectoryService, FrameSink, MetNodes, PeerMetrics};
 use crate::bootstrap::decide::{Refused, Standing, Write, answer_adopt, answer_promise};
 use crate::bootstrap::record::{
     MembershipRow, ROW_ADDRESSES, ROW_FOUNDED, ROW_MEMBERSHIP, ROW_PROMISE, ROW_TURNED_AWAY,
@@ -207,6 +207,7 @@ pub struct PeerState {
     serving: OnceLock<Serving>,
     arrivals: Mutex<BTreeMap<NodeId, watch::Sender<u64>>>,
     metrics: Arc<PeerMetrics>,
+    met: Arc<MetNodes>,
 }
 
 impl std::fmt::Debug for PeerState {
@@ -241,6 +242,7 @@ impl PeerState {
             serving: OnceLock::new(),
             arrivals: Mutex::default(),
             metrics: Arc::default(),
+            met: Arc::default(),
         };
         state.recover()?;
         Ok(Arc::new(state))
@@ -277,6 +279,11 @@ impl PeerState {
     /// What the node knows about itself.
     pub fn local(&self) -> &LocalNode {
         &self.local
+    }
+
+    /// Nodes that this one has met and that its directory may not know yet.
+    pub fn met(&self) -> &Arc<MetNodes> {
+        &self.met
     }
 
     /// The transport's counters.

@@ -127,7 +127,7 @@ impl TestSink {
 }
 
 impl FrameSink for TestSink {
-    fn messages(&self, mut messages: Vec<GroupMessage>) {
+    fn messages(&self, _from: NodeId, mut messages: Vec<GroupMessage>) {
         self.messages.lock().append(&mut messages);
         self.changes.send_modify(|count| *count += 1);
     }

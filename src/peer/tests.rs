@@ -31,7 +31,8 @@ fn transport(node: &TestNode, limits: TransportLimits) -> Arc<Transport> {
 fn message(number: u64, lane: Lane, bytes: usize) -> OutMessage {
     let (from, to) = (Incarnation(1), Incarnation(2));
     let (group, payload) = (GroupId(number), vec![9; bytes]);
-    let message = GroupMessage { group, from, to, payload, log_floor: number + 1 };
+    let message =
+        GroupMessage { group, from, to, payload, log_floor: number + 1, is_catching_up: true };
     OutMessage { node: NodeId(2), lane, message }
 }
 
@@ -91,6 +92,7 @@ async fn messages_arrive_once_and_in_order_in_few_frames() {
         (Incarnation(1), Incarnation(2), 300)
     );
     assert_eq!(message.log_floor, message.group.0 + 1);
+    assert!(message.is_catching_up);
 }
 
 #[tokio::test]

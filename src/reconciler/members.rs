@@ -41,6 +41,8 @@ pub(super) async fn replace_replicas(context: &NodeContext) {
 pub(super) async fn follow_directory(context: &NodeContext) -> bool {
     let directory = context.directory.current();
     let mut is_changing = false;
+    // What waits for the directory comes after what does not, so that no group holds up another.
+    let mut slow = Vec::new();
     for status in context.shard.statuses() {
         let Some(entity) = directory.shard(status.group) else { continue };
         if status.is_asleep && entity.is_changing() {
@@ -59,10 +61,16 @@ pub(super) async fn follow_directory(context: &NodeContext) -> bool {
         match unlinked {
             Ok(unlinked) => {
                 if let Some(step) = next_step(&entity, &view(&status), unlinked.is_none()) {
-                    take(context, &entity, step, unlinked).await;
+                    slow.extend(take(context, &entity, step, unlinked));
                 }
             }
             Err(error) => warn!(%error, "trust bundles cannot be read; trying again"),
+        }
+    }
+    for step in slow {
+        match step {
+            SlowStep::StoreLink(sequence) => store_link(context, sequence).await,
+            SlowStep::Finish(entity, old) => finish(context, &entity, old).await,
         }
     }
     if is_changing {
@@ -77,16 +85,28 @@ fn needs_links(entity: &ShardEntity) -> bool {
     entity.id == GroupId::SYSTEM && entity.is_changing()
 }
 
-async fn take(context: &NodeContext, entity: &Arc<ShardEntity>, step: Step, unlinked: Option<u64>) {
+/// A step that the directory has to be told of.
+enum SlowStep {
+    StoreLink(u64),
+    Finish(Arc<ShardEntity>, Incarnation),
+}
+
+/// Takes a step, or returns it if it takes its time.
+fn take(
+    context: &NodeContext,
+    entity: &Arc<ShardEntity>,
+    step: Step,
+    unlinked: Option<u64>,
+) -> Option<SlowStep> {
     let group = entity.id;
     debug!(group = group.0, ?step, "a step towards the members of the directory");
     match step {
         Step::StoreLink => {
             let sequence = unlinked.expect("a step is only asked for when a link is missing");
-            store_link(context, sequence).await;
+            return Some(SlowStep::StoreLink(sequence));
         }
         Step::Transfer(to) => context.shard.transfer(group, to),
-        Step::Finish(old) => finish(context, entity, old).await,
+        Step::Finish(old) => return Some(SlowStep::Finish(entity.clone(), old)),
         Step::AddLearner(incarnation, node) => {
             let change = MemberChange::AddLearner(Replica { incarnation, node });
             context.shard.change_members(group, change);
@@ -100,6 +120,7 @@ async fn take(context: &NodeContext, entity: &Arc<ShardEntity>, step: Step, unli
         }
         Step::LeaveJoint => context.shard.change_members(group, MemberChange::LeaveJoint),
     }
+    None
 }
 
 async fn store_link(context: &NodeContext, sequence: u64) {
@@ -135,6 +156,7 @@ fn view(status: &GroupStatus) -> GroupView {
         voters: ids(&status.conf_state.voters),
         voters_outgoing: ids(&status.conf_state.voters_outgoing),
         learners: ids(&status.conf_state.learners),
+        is_settled: status.is_conf_settled,
         last_index: status.last_index,
         progress: status.members.iter().map(progress).collect(),
     }

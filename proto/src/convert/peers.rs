@@ -58,6 +58,8 @@ pub struct Envelope {
     pub payload: Bytes,
     /// From a leader: no member needs the log up to this index any more. Else 0.
     pub log_floor: u64,
+    /// The sending node is far behind in one of its groups.
+    pub is_catching_up: bool,
 }
 
 impl From<internal::GroupMessage> for Envelope {
@@ -68,6 +70,7 @@ impl From<internal::GroupMessage> for Envelope {
             to: Incarnation(wire.to_incarnation),
             payload: wire.payload,
             log_floor: wire.log_floor,
+            is_catching_up: wire.is_catching_up,
         }
     }
 }
@@ -80,6 +83,7 @@ impl From<Envelope> for internal::GroupMessage {
             to_incarnation: envelope.to.0,
             payload: envelope.payload,
             log_floor: envelope.log_floor,
+            is_catching_up: envelope.is_catching_up,
         }
     }
 }
@@ -112,6 +116,7 @@ mod tests {
             to: Incarnation(3),
             payload: Bytes::from_static(b"raft"),
             log_floor: 4,
+            is_catching_up: true,
         };
         let wire = internal::GroupMessage::from(envelope.clone());
         assert_eq!(Envelope::from(wire), envelope);

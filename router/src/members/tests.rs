@@ -154,6 +154,7 @@ fn group(learners: &[u64], matched: u64) -> GroupView {
         leader: Incarnation(1010),
         voters: ids(&[1010, 1011, 1012]),
         learners: ids(learners),
+        is_settled: true,
         last_index: 5000,
         progress,
         ..GroupView::default()
@@ -199,6 +200,18 @@ fn a_leader_that_leaves_hands_over_first() {
     assert_eq!(next_step(&entity, &group, false), Some(Step::Transfer(Incarnation(2000))));
     group.leader = Incarnation(2000);
     assert_eq!(next_step(&entity, &group, false), Some(Step::LeaveJoint));
+}
+
+#[test]
+fn a_change_is_done_once_no_crash_can_take_it_back() {
+    let mut entity = shard(1, &[1, 2, 3]);
+    replace(&mut entity, Incarnation(1012), NodeId(4), Incarnation(2000));
+    let mut group = group(&[], 5000);
+    group.voters = ids(&[1010, 1011, 2000]);
+    group.is_settled = false;
+    assert_eq!(next_step(&entity, &group, false), None);
+    group.is_settled = true;
+    assert_eq!(next_step(&entity, &group, false), Some(Step::Finish(Incarnation(1012))));
 }
 
 #[test]
@@ -278,6 +291,7 @@ impl Model {
         let group = GroupView {
             leader: founders[0],
             voters: founders.clone(),
+            is_settled: true,
             last_index: 1000,
             progress: founders[1..].iter().map(member).collect(),
             ..GroupView::default()

@@ -176,6 +176,8 @@ pub struct GroupMessage {
     pub payload: Vec<u8>,
     /// From a leader: no member needs the log up to this index any more. Else 0.
     pub log_floor: u64,
+    /// The sending node is far behind in one of its groups and should not be made a leader now.
+    pub is_catching_up: bool,
 }
 
 /// Something that happened since the last turn.
@@ -203,8 +205,13 @@ pub enum Input {
         /// Monotonic milliseconds after which the answer is not wanted any more.
         deadline_ms: u64,
     },
-    /// A message came in from another node.
-    Message(GroupMessage),
+    /// A message came in.
+    Message {
+        /// The node whose stream it came on.
+        from: NodeId,
+        /// The message.
+        message: GroupMessage,
+    },
     /// Everything up to this Ready of the group is durable.
     Persisted {
         /// The group.
@@ -488,6 +495,9 @@ pub struct GroupStatus {
     pub lag_max: u64,
     /// Who votes and who learns.
     pub conf_state: ConfState,
+    /// For a leader: a majority knows this configuration durably, so that no crash of all nodes brings the one
+    /// before it back.
+    pub is_conf_settled: bool,
     /// For a leader: every member but itself.
     pub members: Vec<MemberProgress>,
     /// First index that the log still has.

@@ -66,6 +66,9 @@ impl Default for CoreConfig {
 /// the time in which followers refuse to vote, which raft counts in ticks (trap 17).
 const TICK_DEBT_MAX: u64 = 2;
 
+/// Ticks between looks whether this node catches up: many in the time between two attempts to hand it leadership.
+const LAG_LOOK_TICKS: u32 = 4;
+
 /// All groups of one node.
 pub struct NodeCore {
     config: CoreConfig,
@@ -73,13 +76,27 @@ pub struct NodeCore {
     groups: BTreeMap<GroupId, RaftReplica>,
     dirty: BTreeSet<GroupId>,
     last_tick_ms: Option<u64>,
+    /// Nodes that said last that they are catching up.
+    laggards: BTreeSet<NodeId>,
+    /// This node is.
+    is_catching_up: bool,
+    ticks_since_look: u32,
 }
 
 impl NodeCore {
     /// A node without groups; they come in as [`Input::Start`].
     pub fn new(config: CoreConfig, node: NodeId) -> NodeCore {
         let (groups, dirty) = (BTreeMap::new(), BTreeSet::new());
-        NodeCore { config, node, groups, dirty, last_tick_ms: None }
+        NodeCore {
+            config,
+            node,
+            groups,
+            dirty,
+            last_tick_ms: None,
+            laggards: BTreeSet::new(),
+            is_catching_up: false,
+            ticks_since_look: 0,
+        }
     }
 
     /// Takes in everything that happened and says what to do about it. Messages that came in are
@@ -92,6 +109,11 @@ impl NodeCore {
         for group in mem::take(&mut self.dirty) {
             if let Some(replica) = self.groups.get_mut(&group) {
                 replica.collect(now, effects);
+            }
+        }
+        if self.is_catching_up {
+            for one in &mut effects.messages {
+                one.message.is_catching_up = true;
             }
         }
     }
@@ -133,9 +155,13 @@ impl NodeCore {
                     effects.reads.push(ReadAnswer { token, result });
                 }
             },
-            Input::Message(message) => {
+            Input::Message { from, message } => {
+                match message.is_catching_up {
+                    true => self.laggards.insert(from),
+                    false => self.laggards.remove(&from),
+                };
                 if let Some(replica) = self.visit(message.group) {
-                    replica.step(&message, effects);
+                    replica.step(from, &message, effects);
                 }
             }
             Input::Persisted { group, ready } => {
@@ -188,12 +214,22 @@ impl NodeCore {
         }
         // What is over the debt is forgiven, not postponed.
         self.last_tick_ms = Some(last + due * self.config.tick_ms);
+        self.look_at_lag();
         for (&group, replica) in &mut self.groups {
             for _ in 0..due.min(TICK_DEBT_MAX) {
-                if replica.tick() {
+                if replica.tick(&self.laggards) {
                     self.dirty.insert(group);
                 }
             }
+        }
+    }
+
+    /// Looks now and then whether this node catches up in any group.
+    fn look_at_lag(&mut self) {
+        self.ticks_since_look += 1;
+        if self.ticks_since_look >= LAG_LOOK_TICKS {
+            self.ticks_since_look = 0;
+            self.is_catching_up = self.groups.values().any(RaftReplica::is_catching_up);
         }
     }
 

@@ -13,7 +13,7 @@ mod storage;
 mod truncation;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ledger_types::{GroupId, Incarnation, NodeId};
 use raft::eraftpb::{self, Message, MessageType};
@@ -29,6 +29,7 @@ use crate::log_cache::LogCache;
 use crate::node_core::CoreConfig;
 
 use election::split_mix;
+use members::Settling;
 use offers::Offers;
 use proposals::Proposal;
 use reads::{ReadRound, WaitingRead};
@@ -66,6 +67,8 @@ pub(crate) struct RaftReplica {
     group: GroupId,
     incarnation: Incarnation,
     table: BTreeMap<u64, NodeId>,
+    /// Where those are that speak to this replica and are not in its table.
+    strangers: BTreeMap<u64, NodeId>,
     raw: RawNode<LogStorage>,
     config: CoreConfig,
     random: u64,
@@ -84,11 +87,17 @@ pub(crate) struct RaftReplica {
     ticks_leading: u32,
     /// Raft was asked to campaign because somebody needs a leader; once for each start.
     has_campaigned: bool,
+    /// While this replica leads: what makes the newest configuration durable everywhere.
+    settling: Settling,
     /// A snapshot on its way in.
     incoming: Option<Incoming>,
     /// Up to where the leader's log has no entries any more.
     leader_log_floor: u64,
+    /// The highest commit index that the leader of this term told with entries.
+    heard_commit: u64,
     ticks_since_truncation: u32,
+    /// The time to look at the log has come since it was last looked at.
+    is_log_look_due: bool,
     /// The log's last index and bytes when it was last looked at for truncation.
     looked_at: (u64, u64),
     /// Something of the status changed that `reported` does not hold.
@@ -133,6 +142,7 @@ impl RaftReplica {
             group,
             incarnation,
             table: replicas.iter().map(|one| (one.incarnation.0, one.node)).collect(),
+            strangers: BTreeMap::new(),
             raw,
             config: config.clone(),
             random: split_mix(config.seed)
@@ -153,9 +163,12 @@ impl RaftReplica {
             applied: boot.applied,
             ticks_leading: 0,
             has_campaigned: false,
+            settling: Settling::Unknown,
             incoming: None,
             leader_log_floor: 0,
+            heard_commit: 0,
             ticks_since_truncation: 0,
+            is_log_look_due: false,
             looked_at: (boot.applied, 0),
             is_status_due: false,
             reported: (Role::Follower, 0, None),
@@ -164,13 +177,14 @@ impl RaftReplica {
         replica
     }
 
-    /// One tick of Raft's clock. True if there is something to collect.
-    pub(crate) fn tick(&mut self) -> bool {
+    /// One tick of Raft's clock. True if there is something to collect. `laggards` are nodes that no leadership
+    /// is handed to.
+    pub(crate) fn tick(&mut self, laggards: &BTreeSet<NodeId>) -> bool {
         if self.stands_still() {
             return true;
         }
         // First, because raft's own tick may just have forgotten who was heard from of late.
-        let mut stirred = self.tick_leading();
+        let mut stirred = self.tick_leading(laggards);
         stirred |= self.raw.tick();
         self.keep_election_timeout();
         stirred |= self.tick_log();
@@ -181,17 +195,21 @@ impl RaftReplica {
         stirred || !self.reads.is_empty() || self.round.is_some() || !self.queue.is_empty()
     }
 
-    /// Takes in another replica's message. Anything that does not belong here is dropped.
-    pub(crate) fn step(&mut self, message: &GroupMessage, effects: &mut Effects) {
+    /// Takes in another replica's message, from this node. Anything that does not belong here is dropped.
+    pub(crate) fn step(&mut self, from: NodeId, message: &GroupMessage, effects: &mut Effects) {
         if self.stands_still() {
             return;
         }
         let Ok(decoded) = Message::decode(message.payload.as_slice()) else { return };
-        let kind = decoded.get_msg_type();
+        // The library's own getters end the process over a number that they do not know.
+        let Some(kind) = MessageType::from_i32(decoded.msg_type) else { return };
         let for_us = message.to == self.incarnation && decoded.to == self.incarnation.0;
-        let from_them = message.from.0 == decoded.from && self.table.contains_key(&decoded.from);
+        let from_them = message.from.0 == decoded.from;
         // raft itself believes any sender and any receiver (trap 23).
         if !for_us || !from_them || !is_accepted(kind) || !is_well_formed(&decoded) {
+            return;
+        }
+        if !self.table.contains_key(&decoded.from) && !self.meet(from, &decoded) {
             return;
         }
         if kind == MessageType::MsgHeartbeat && decoded.commit > self.raw.raft.raft_log.last_index()
@@ -200,14 +218,21 @@ impl RaftReplica {
             // process (trap 8); refusing the message keeps this replica silent instead of wrong.
             return;
         }
+        let is_acknowledgement = kind == MessageType::MsgAppendResponse && !decoded.reject;
+        if is_acknowledgement && decoded.index > self.raw.raft.raft_log.last_index() {
+            // Raft would count entries that nobody has, and send what follows them.
+            return;
+        }
         if snapshots::is_offer(&decoded) {
             return self.offered(decoded, effects);
         }
+        let told = if kind == MessageType::MsgAppend { decoded.commit } else { 0 };
         // A refused message (an unknown responder, a dropped proposal) changes nothing.
         let _ = self.raw.step(decoded);
         self.keep_election_timeout();
         if self.raw.raft.leader_id == message.from.0 {
             self.leader_log_floor = self.leader_log_floor.max(message.log_floor);
+            self.heard_commit = self.heard_commit.max(told);
         }
     }
 
@@ -215,9 +240,11 @@ impl RaftReplica {
     /// slept on every node. Others that hear a leader refuse in the pre-vote.
     pub(crate) fn campaign(&mut self) {
         let knows_leader = self.raw.raft.leader_id != raft::INVALID_ID;
-        if !self.has_campaigned && !knows_leader && !self.stands_still() {
+        // raft itself would let a learner campaign, and elect a replica that knows of no voters at once.
+        let may_lead = self.raw.raft.promotable() && !self.stands_still();
+        if may_lead && !self.has_campaigned && !knows_leader {
             self.has_campaigned = true;
-            // A replica that cannot lead, such as a learner, is refused and waits like before.
+            // Refused while a change of members is committed and not taken over; then the timeout does it.
             let _ = self.raw.campaign();
             self.keep_election_timeout();
         }
@@ -294,6 +321,7 @@ impl RaftReplica {
         self.restore_if_idle(effects);
         loop {
             self.fold(now, effects);
+            self.settle_members();
             if self.is_installing() {
                 break;
             }
@@ -346,6 +374,7 @@ impl RaftReplica {
             oldest_entry_ns: cache.oldest_entry_ns(),
             snapshot: self.snapshot_phase(),
             is_asleep: false,
+            is_conf_settled: self.is_conf_settled(),
         }
     }
 
@@ -486,6 +515,13 @@ impl RaftReplica {
                 effects.replies.extend(waiting.map(|token| Reply { token, refusal }));
             }
         }
+        self.settling = match self.raw.raft.state {
+            // A change was committed since the term began.
+            StateRole::Leader if self.settling == Settling::Due => Settling::Due,
+            // The first entry of a leader's own term settles what was committed before it.
+            StateRole::Leader => Settling::At(self.raw.raft.raft_log.last_index()),
+            _ => Settling::Unknown,
+        };
         if let Some(round) = self.round.take() {
             // The round may never be answered under another leader; a fresh one is started.
             self.reads.extend(round.reads);
@@ -503,12 +539,12 @@ impl RaftReplica {
     }
 
     fn leader_node(&self) -> Option<NodeId> {
-        self.table.get(&self.raw.raft.leader_id).copied()
+        self.node_of(self.raw.raft.leader_id)
     }
 
     fn send(&self, messages: Vec<Message>, effects: &mut Effects) {
         for message in messages {
-            let Some(&node) = self.table.get(&message.to) else { continue };
+            let Some(node) = self.node_of(message.to) else { continue };
             let lane = match message.get_msg_type() {
                 MessageType::MsgAppend
                 | MessageType::MsgAppendResponse
@@ -518,7 +554,8 @@ impl RaftReplica {
             let (from, to) = (self.incarnation, Incarnation(message.to));
             let payload = message.encode_to_vec();
             let log_floor = self.own_log_floor();
-            let message = GroupMessage { group: self.group, from, to, payload, log_floor };
+            let (group, is_catching_up) = (self.group, false);
+            let message = GroupMessage { group, from, to, payload, log_floor, is_catching_up };
             effects.messages.push(OutMessage { node, lane, message });
         }
     }

@@ -21,7 +21,8 @@ fn transport(node: &TestNode, state: &Arc<PeerState>) -> Arc<Transport> {
 
 fn message(group: u64) -> OutMessage {
     let (group, from, to) = (GroupId(group), Incarnation(1), Incarnation(2));
-    let message = GroupMessage { group, from, to, payload: vec![1], log_floor: 0 };
+    let message =
+        GroupMessage { group, from, to, payload: vec![1], log_floor: 0, is_catching_up: false };
     OutMessage { node: NodeId(2), lane: Lane::Data, message }
 }
 

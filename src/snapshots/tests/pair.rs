@@ -50,7 +50,8 @@ impl Outbox for Wires {
         let handles = self.handles.lock();
         for one in messages {
             if let Some(handle) = handles.get(&one.node) {
-                handle.message(vec![one.message]);
+                let from = NodeId(3 - one.node.0);
+                handle.message(from, vec![one.message]);
             }
         }
     }

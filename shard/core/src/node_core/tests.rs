@@ -345,7 +345,8 @@ impl Cluster {
         while let Some((from, message)) = self.network.pop_front() {
             let to = message.node.0;
             if !self.cut.contains(&from) && !self.cut.contains(&to) {
-                self.turn(to, vec![Input::Message(message.message)]);
+                let from = NodeId(from);
+                self.turn(to, vec![Input::Message { from, message: message.message }]);
             }
         }
     }
@@ -721,10 +722,11 @@ fn a_follower_far_behind_costs_one_fetch_for_each_range() {
     // What reaches the leader while it is busy comes to it in one turn.
     for _ in 0..400 {
         let mut to_leader = Vec::new();
-        while let Some((_, message)) = cluster.network.pop_front() {
+        while let Some((from, message)) = cluster.network.pop_front() {
+            let from = NodeId(from);
             match message.node.0 {
-                1 => to_leader.push(Input::Message(message.message)),
-                to => cluster.turn(to, vec![Input::Message(message.message)]),
+                1 => to_leader.push(Input::Message { from, message: message.message }),
+                to => cluster.turn(to, vec![Input::Message { from, message: message.message }]),
             }
         }
         if to_leader.is_empty() {

@@ -2,9 +2,15 @@
 //!
 //! Owns the drawing of election timeouts from the seeded source. Must never use another source of chance.
 
-use super::RaftReplica;
-use ledger_types::Incarnation;
+use std::collections::BTreeSet;
+
+use ledger_types::{Incarnation, NodeId};
 use raft::StateRole;
+
+use super::RaftReplica;
+
+/// Entries behind its leader's commit index from which a replica counts as catching up.
+const CATCHING_UP_ENTRIES: u64 = 256;
 
 impl RaftReplica {
     /// The voter that leads when all is well: groups spread over their voters by number.
@@ -16,17 +22,27 @@ impl RaftReplica {
 
     /// Counts the time as leader, and now and then looks whether another voter should lead. True if it is asked
     /// to.
-    pub(super) fn tick_leading(&mut self) -> bool {
+    pub(super) fn tick_leading(&mut self, laggards: &BTreeSet<NodeId>) -> bool {
         if self.raw.raft.state != StateRole::Leader {
             self.ticks_leading = 0;
             return false;
         }
         self.ticks_leading = self.ticks_leading.saturating_add(1);
-        self.hand_over_to_preferred()
+        self.hand_over_to_preferred(laggards)
+    }
+
+    /// True of a replica that is far behind its leader. Its node spends its time on what it has missed, and would
+    /// be a slow leader of its other groups.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        let is_follower = self.raw.raft.state == StateRole::Follower;
+        // Past its leader's log it waits for a snapshot, also before it was told of one.
+        let needs_snapshot = self.raw.raft.raft_log.last_index() < self.leader_log_floor;
+        let is_behind = self.applied + CATCHING_UP_ENTRIES < self.heard_commit;
+        self.incoming.is_some() || (is_follower && (is_behind || needs_snapshot))
     }
 
     /// A leader that is not the preferred one hands over once that one is up to date. True if it does.
-    fn hand_over_to_preferred(&mut self) -> bool {
+    fn hand_over_to_preferred(&mut self, laggards: &BTreeSet<NodeId>) -> bool {
         let is_time = self.ticks_leading.is_multiple_of(self.config.spread_ticks);
         if !is_time || self.raw.raft.lead_transferee.is_some() {
             return false;
@@ -35,7 +51,8 @@ impl RaftReplica {
         let commit = self.raw.raft.raft_log.committed;
         let progress = self.raw.raft.prs().get(preferred);
         let is_ready = preferred != self.incarnation.0
-            && progress.is_some_and(|one| one.recent_active && one.matched >= commit);
+            && progress.is_some_and(|one| one.recent_active && one.matched >= commit)
+            && self.table.get(&preferred).is_some_and(|node| !laggards.contains(node));
         if is_ready {
             self.transfer(Incarnation(preferred));
         }

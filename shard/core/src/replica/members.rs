@@ -5,21 +5,92 @@
 //!
 //! Context: `count u16 ‖ (incarnation u64 ‖ node u64)…`, the members that the change adds.
 
+use std::collections::BTreeMap;
+
 use ledger_proof::encoding::{DecodeError, Reader, Writer};
 use ledger_types::{Incarnation, NodeId};
 use raft::StateRole;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Message, MessageType,
+};
 use raft_prost::Message as _;
 
 use super::RaftReplica;
 use super::storage::from_raft_conf_state;
-use crate::effects::{Committed, MemberChange, MembersChanged, Replica};
+use crate::effects::{Committed, MemberChange, MembersChanged, Replica, Role};
 use crate::entry::EntryKind;
 
+/// Most senders outside the table whose nodes are kept: a leader, and candidates that come and go.
+const STRANGERS_MAX: usize = 8;
 /// Most members that one change adds.
 const ADDED_MAX: usize = 64;
 
+/// How far a leader's newest configuration is from being known durably to a majority. Raft-rs takes a change over
+/// when it is committed, and the commit index is synced only together with later entries: until one of those is
+/// committed, a crash of all nodes brings the configuration before it back, whose voters may be gone by then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Settling {
+    /// It does not lead.
+    Unknown,
+    /// An entry has to be proposed.
+    Due,
+    /// The entry at this index tells every member that the change is committed.
+    At(u64),
+}
+
 impl RaftReplica {
+    /// True if this replica leads and a majority knows its configuration durably.
+    pub(super) fn is_conf_settled(&self) -> bool {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        let committed = self.raw.raft.raft_log.committed;
+        leads && matches!(self.settling, Settling::At(index) if index <= committed)
+    }
+
+    /// Proposes the entry that settles the newest configuration, an empty one like that which begins a term.
+    pub(super) fn settle_members(&mut self) {
+        let leads = self.raw.raft.state == StateRole::Leader && self.reported.0 == Role::Leader;
+        if leads
+            && self.settling == Settling::Due
+            && self.raw.propose(Vec::new(), Vec::new()).is_ok()
+        {
+            self.settling = Settling::At(self.raw.raft.raft_log.last_index());
+        }
+    }
+
+    /// True if a message counts although its sender is not in this replica's table: the members may have changed
+    /// while this one was away, and it learns that from a leader that it has never heard of, or after a vote for
+    /// a candidate that it has never heard of. Raft's rule is that such requests count whatever the receiver's
+    /// configuration says (Ongaro 2014, section 4.1); answers are counted of members only.
+    pub(super) fn meet(&mut self, from: NodeId, message: &Message) -> bool {
+        let asks = matches!(
+            message.get_msg_type(),
+            MessageType::MsgAppend
+                | MessageType::MsgHeartbeat
+                | MessageType::MsgSnapshot
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestVote
+        );
+        if !asks || message.term < self.raw.raft.term || message.from == raft::INVALID_ID {
+            return false;
+        }
+        if self.strangers.len() >= STRANGERS_MAX && !self.strangers.contains_key(&message.from) {
+            self.strangers.pop_first();
+        }
+        self.strangers.insert(message.from, from);
+        true
+    }
+
+    /// The node of a member, or of one that only spoke to this replica.
+    pub(super) fn node_of(&self, id: u64) -> Option<NodeId> {
+        self.table.get(&id).or_else(|| self.strangers.get(&id)).copied()
+    }
+
+    /// Takes over another replica table.
+    pub(super) fn set_table(&mut self, table: BTreeMap<u64, NodeId>) {
+        self.table = table;
+        self.strangers.retain(|id, _| !self.table.contains_key(id));
+    }
+
     /// Proposes one step, if this replica leads, no other step is under way and the step fits the
     /// configuration. Whoever asked looks at the configuration, not for an answer (trap 13).
     pub(crate) fn change_members(&mut self, change: &MemberChange) {
@@ -39,7 +110,8 @@ impl RaftReplica {
         let is_voter = |id: u64| conf.voters.contains(&id) || conf.voters_outgoing.contains(&id);
         let mut out = ConfChangeV2::default();
         match change {
-            MemberChange::LeaveJoint if is_joint => {}
+            // A leader that leaves its own group does not step down by itself (trap 14).
+            MemberChange::LeaveJoint if is_joint && conf.voters.contains(&self.incarnation.0) => {}
             MemberChange::AddLearner(added) if !is_joint => {
                 let id = added.incarnation.0;
                 if is_voter(id) || conf.learners.contains(&id) {
@@ -55,7 +127,6 @@ impl RaftReplica {
                 out.changes.push(single(ConfChangeType::RemoveNode, incarnation.0));
             }
             MemberChange::EnterJoint { promote, remove } if !is_joint => {
-                // A leader that leaves its own group does not step down by itself (trap 14).
                 let are_learners = promote.iter().all(|one| conf.learners.contains(&one.0));
                 let may_leave = |one: &Incarnation| *one != self.incarnation && is_voter(one.0);
                 let voters = conf.voters.len() + promote.len();
@@ -87,14 +158,30 @@ impl RaftReplica {
             let conf = self.raw.apply_conf_change(&change);
             let conf = conf.expect("a leader proposes only what fits its configuration");
             let conf_state = from_raft_conf_state(&conf);
-            self.table.extend(added.iter().map(|one| (one.incarnation.0, one.node)));
-            self.table.retain(|id, _| {
+            let mut table = std::mem::take(&mut self.table);
+            table.extend(added.iter().map(|one| (one.incarnation.0, one.node)));
+            table.retain(|id, _| {
                 let lists = [&conf_state.voters, &conf_state.learners, &conf_state.voters_outgoing];
                 lists.iter().any(|ids| ids.contains(id)) || *id == self.incarnation.0
             });
+            self.set_table(table);
             let replicas = self.replicas_in(&conf_state);
             committed.members.push(MembersChanged { index: entry.index, conf_state, replicas });
             self.is_status_due = true;
+            if self.raw.raft.state == StateRole::Leader {
+                self.settling = Settling::Due;
+                self.step_down_if_removed();
+            }
+        }
+    }
+
+    /// A leader may find that a change which its predecessor proposed removes it. Raft would go on leading and end
+    /// the process at the next acknowledgement (trap 14).
+    fn step_down_if_removed(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.prs().get(self.incarnation.0).is_none() {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.keep_election_timeout();
         }
     }
 

@@ -162,9 +162,10 @@ impl RaftReplica {
         let manifest = incoming.manifest.clone();
         let row = &manifest.row;
         assert!(hard_state.commit >= row.applied_index, "raft commits to what it restores");
-        self.table = row.replicas.iter().map(|one| (one.incarnation.0, one.node)).collect();
+        let table = row.replicas.iter().map(|one| (one.incarnation.0, one.node)).collect();
         self.raw.mut_store().cache.reset((row.applied_index, row.applied_term));
         self.apply_sent = row.applied_index;
+        self.set_table(table);
         let incarnation = self.incarnation;
         effects.installs.push(InstallSnapshot { manifest, ready, incarnation, hard_state });
     }

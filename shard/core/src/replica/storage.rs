@@ -121,10 +121,24 @@ pub(super) fn is_well_formed(message: &Message) -> bool {
         let mut indexes = message.entries.iter().zip(message.index.saturating_add(1)..);
         indexes.all(|(entry, index)| entry.index == index)
     };
+    // An unknown type ends the process in its getter, and the first form of a change is never proposed.
+    let is_known = |entry: &eraftpb::Entry| {
+        matches!(
+            EntryType::from_i32(entry.entry_type),
+            Some(EntryType::EntryNormal | EntryType::EntryConfChangeV2)
+        )
+    };
+    if !message.entries.iter().all(is_known) {
+        return false;
+    }
     match message.get_msg_type() {
         MessageType::MsgReadIndex => message.entries.len() == 1,
         MessageType::MsgReadIndexResp => message.term != 0 && message.entries.len() == 1,
-        MessageType::MsgAppend => message.term != 0 && consecutive(),
+        // Every index beyond the log has term 0 to raft, which would take such an append for a match.
+        MessageType::MsgAppend => {
+            let is_after_entry = (message.log_term == 0) == (message.index == 0);
+            message.term != 0 && is_after_entry && consecutive()
+        }
         _ => message.term != 0,
     }
 }

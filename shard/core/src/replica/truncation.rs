@@ -27,7 +27,9 @@ impl RaftReplica {
     /// One tick of the log's age. True if it should be looked at.
     pub(super) fn tick_log(&mut self) -> bool {
         self.ticks_since_truncation = self.ticks_since_truncation.saturating_add(1);
-        self.ticks_since_truncation.is_multiple_of(LOOK_TICKS)
+        let is_due = self.ticks_since_truncation.is_multiple_of(LOOK_TICKS);
+        self.is_log_look_due |= is_due;
+        is_due
     }
 
     /// Forgets the log's beginning if it is worthwhile.
@@ -41,10 +43,10 @@ impl RaftReplica {
         let is_old = self.ticks_since_truncation >= AGE_TICKS && entries > 0;
         let (batch_entries, batch_bytes) = self.truncation_batch();
         let is_large = entries >= batch_entries || bytes >= batch_bytes;
-        let stirs = self.ticks_since_truncation.is_multiple_of(LOOK_TICKS);
-        if !(is_old || is_large) || !(stirs || self.has_log_grown()) {
+        if !(is_old || is_large) || !(self.is_log_look_due || self.has_log_grown()) {
             return;
         }
+        self.is_log_look_due = false;
         self.looked_at = (self.raw.raft.raft_log.last_index(), bytes);
         let over_cap = self.over_cap(1).min(self.raw.store().offers.borrow().lowest_floor());
         let over_hard_cap = self.over_cap(HARD_CAP_FACTOR);
@@ -61,8 +63,11 @@ impl RaftReplica {
         let term = self.raw.mut_store().cache.truncate(index);
         let (group, incarnation, first) = (self.group, self.incarnation, begins + 1);
         effects.truncations.push(TruncateLog { group, incarnation, first, index, term });
-        if index == wanted {
-            self.ticks_since_truncation = 0;
+        // The log grows from here on, and is looked at again in the next turn if more of it has to go.
+        self.looked_at.1 = self.raw.store().cache.log_bytes();
+        match index == wanted {
+            true => self.ticks_since_truncation = 0,
+            false => self.is_log_look_due = true,
         }
     }
 
