@@ -194,6 +194,15 @@ impl RaftReplica {
     }
 }
 
+/// Whether these bytes are a change that can be taken over: every number in it is known, and so is who is added.
+pub(super) fn is_change(data: &[u8]) -> bool {
+    let Ok(change) = ConfChangeV2::decode(data) else { return false };
+    let mut kinds = change.changes.iter().map(|one| one.change_type);
+    ConfChangeTransition::from_i32(change.transition).is_some()
+        && kinds.all(|kind| ConfChangeType::from_i32(kind).is_some())
+        && decode_added(&change.context).is_ok()
+}
+
 fn single(kind: ConfChangeType, id: u64) -> ConfChangeSingle {
     let mut change = ConfChangeSingle::default();
     change.set_change_type(kind);

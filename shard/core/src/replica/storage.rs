@@ -9,6 +9,7 @@ use ledger_types::Incarnation;
 use raft::eraftpb::{self, EntryType, Message, MessageType, Snapshot};
 use raft::{Config, GetEntriesContext, RaftState, Storage, StorageError};
 
+use super::members::is_change;
 use super::offers::Offers;
 use crate::effects::ConfState;
 use crate::entry::{EntryKind, LogEntry};
@@ -115,32 +116,47 @@ pub(super) fn is_accepted(kind: MessageType) -> bool {
     )
 }
 
+/// Highest term that is believed. No group comes near it, and raft counts on from what it is told.
+const TERM_MAX: u64 = u64::MAX / 2;
+/// Highest index that is believed, likewise.
+const INDEX_MAX: u64 = u64::MAX / 2;
+
 /// What raft takes for granted of a message, and would end the process over.
 pub(super) fn is_well_formed(message: &Message) -> bool {
     let consecutive = || {
-        let mut indexes = message.entries.iter().zip(message.index.saturating_add(1)..);
+        let mut indexes = message.entries.iter().zip(message.index + 1..);
         indexes.all(|(entry, index)| entry.index == index)
     };
-    // An unknown type ends the process in its getter, and the first form of a change is never proposed.
-    let is_known = |entry: &eraftpb::Entry| {
-        matches!(
-            EntryType::from_i32(entry.entry_type),
-            Some(EntryType::EntryNormal | EntryType::EntryConfChangeV2)
-        )
-    };
-    if !message.entries.iter().all(is_known) {
+    let terms = [message.term, message.log_term, message.commit_term];
+    let indexes = [message.index, message.commit, message.reject_hint, message.request_snapshot];
+    let is_believed =
+        terms.iter().all(|&term| term <= TERM_MAX) && indexes.iter().all(|&i| i <= INDEX_MAX);
+    if !is_believed || !message.entries.iter().all(is_known) {
         return false;
     }
     match message.get_msg_type() {
-        MessageType::MsgReadIndex => message.entries.len() == 1,
+        // With a term it could not be passed on to the leader.
+        MessageType::MsgReadIndex => message.term == 0 && message.entries.len() == 1,
         MessageType::MsgReadIndexResp => message.term != 0 && message.entries.len() == 1,
-        // Every index beyond the log has term 0 to raft, which would take such an append for a match.
+        // Raft takes a place beyond its log for one of term 0, and would find it there (trap 25).
         MessageType::MsgAppend => {
-            let is_after_entry = (message.log_term == 0) == (message.index == 0);
-            message.term != 0 && is_after_entry && consecutive()
+            let is_placed = (message.log_term == 0) == (message.index == 0);
+            let have_terms = message.entries.iter().all(|entry| entry.term != 0);
+            message.term != 0 && is_placed && have_terms && consecutive()
         }
         _ => message.term != 0,
     }
+}
+
+/// Whether an entry can be taken over once it is committed. The getter of an unknown type would end the process
+/// (trap 24).
+fn is_known(entry: &eraftpb::Entry) -> bool {
+    entry.term <= TERM_MAX
+        && match EntryType::from_i32(entry.entry_type) {
+            Some(EntryType::EntryNormal) => true,
+            Some(EntryType::EntryConfChangeV2) => is_change(&entry.data),
+            Some(EntryType::EntryConfChange) | None => false,
+        }
 }
 
 pub(super) fn to_raft_entry(entry: LogEntry) -> eraftpb::Entry {

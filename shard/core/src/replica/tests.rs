@@ -166,28 +166,75 @@ fn a_leader_that_finds_itself_removed_leads_no_more() {
 }
 
 #[test]
-fn an_acknowledgement_beyond_the_leaders_log_counts_for_nothing() {
-    let mut replica = replica();
+fn changes_of_members_that_nobody_could_take_over_are_refused() {
+    let append = |data: Vec<u8>| {
+        move |m: &mut Message| {
+            (m.index, m.log_term) = (5, 5);
+            let mut entry = eraftpb::Entry { index: 6, term: 6, data, ..Default::default() };
+            entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+            m.entries = vec![entry];
+        }
+    };
+    let change = |transition, change_type, context: &[u8]| {
+        let one = eraftpb::ConfChangeSingle { node_id: 4, change_type };
+        let context = context.to_vec();
+        ConfChangeV2 { transition, changes: vec![one], context }.encode_to_vec()
+    };
+    let step = |data| step(2, MessageType::MsgAppend, append(data));
+    assert_eq!(step(change(0, 0, &[])).1, 6);
+    assert_eq!(step(change(77, 0, &[])), UNTOUCHED);
+    assert_eq!(step(change(0, 77, &[])), UNTOUCHED);
+    assert_eq!(step(change(0, 0, &[0, 1])), UNTOUCHED);
+    assert_eq!(step(vec![0xFF]), UNTOUCHED);
+}
+
+#[test]
+fn numbers_at_which_counting_ends_are_refused_instead_of_fatal_trap_28() {
+    let timeout_now = |term| move |m: &mut Message| m.term = term;
+    assert_eq!(step(2, MessageType::MsgTimeoutNow, timeout_now(u64::MAX)), UNTOUCHED);
+    assert_ne!(step(2, MessageType::MsgTimeoutNow, timeout_now(7)), UNTOUCHED);
+    let append = |index| {
+        move |m: &mut Message| {
+            (m.index, m.log_term) = (index, 5);
+            m.entries = vec![eraftpb::Entry { index, term: 6, ..Default::default() }];
+        }
+    };
+    assert_eq!(step(2, MessageType::MsgAppend, append(u64::MAX)), UNTOUCHED);
+    let with_term = |m: &mut Message| m.entries.push(Default::default());
+    assert_eq!(step(2, MessageType::MsgReadIndex, with_term), UNTOUCHED);
+}
+
+/// Steps a message of replica 2 in term 6 and makes everything durable that comes of it.
+fn take(replica: &mut RaftReplica, kind: MessageType, index: u64) {
+    let mut message = Message { from: 2, to: 1, term: 6, index, ..Default::default() };
+    message.set_msg_type(kind);
+    let message = GroupMessage {
+        group: GroupId(1),
+        from: Incarnation(2),
+        to: Incarnation(1),
+        payload: message.encode_to_vec(),
+        log_floor: 0,
+        is_catching_up: false,
+    };
     let mut effects = Effects::default();
-    replica.raw.raft.become_candidate();
-    replica.raw.raft.become_leader();
+    replica.step(NodeId(2), &message, &mut effects);
     replica.collect(Now::default(), &mut effects);
-    let last = replica.status().last_index;
-    let mut message = Message::default();
-    message.set_msg_type(MessageType::MsgAppendResponse);
-    (message.from, message.to, message.term) = (2, 1, replica.status().term);
-    for (index, matched) in [(last + 1, 0), (last, last)] {
-        message.index = index;
-        let message = GroupMessage {
-            group: GroupId(1),
-            from: Incarnation(2),
-            to: Incarnation(1),
-            payload: message.encode_to_vec(),
-            log_floor: 0,
-            is_catching_up: false,
-        };
-        replica.step(NodeId(2), &message, &mut effects);
-        let member = replica.status().members.remove(0);
-        assert_eq!((member.replica.incarnation, member.matched), (Incarnation(2), matched));
+    for persist in std::mem::take(&mut effects.persist) {
+        replica.persisted(persist.ready, &mut effects);
     }
+    replica.collect(Now::default(), &mut effects);
+}
+
+#[test]
+fn an_acknowledgement_of_more_than_the_leader_has_counts_for_nothing() {
+    let mut replica = replica();
+    replica.campaign();
+    take(&mut replica, MessageType::MsgRequestPreVoteResponse, 0);
+    take(&mut replica, MessageType::MsgRequestVoteResponse, 0);
+    let leads = replica.status();
+    assert_eq!((leads.role, leads.last_index, leads.commit), (Role::Leader, 6, 5));
+    take(&mut replica, MessageType::MsgAppendResponse, 38);
+    assert_eq!(replica.status().commit, 5);
+    take(&mut replica, MessageType::MsgAppendResponse, 6);
+    assert_eq!(replica.status().commit, 6);
 }
