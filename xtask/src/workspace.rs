@@ -16,10 +16,12 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("ledger-router", &["ledger-shard", "ledger-proof", "ledger-types"]),
     ("ledger-proto", &["ledger-proof", "ledger-types"]),
     ("ledger-client", &["ledger-proto", "ledger-proof", "ledger-types"]),
+    ("ledger-history", &["ledger-types"]),
     (
         "ledger",
         &[
             "ledger-client",
+            "ledger-history",
             "ledger-proof",
             "ledger-proto",
             "ledger-router",
@@ -37,6 +39,10 @@ pub const ARROWS: &[(&str, &[&str])] = &[
             "ledger-shard-core",
             "ledger-types",
         ],
+    ),
+    (
+        "ledger-fuzz-bodies",
+        &["ledger-client", "ledger-proof", "ledger-proto", "ledger-shard-core", "ledger-types"],
     ),
     ("ledger-sim", &["ledger-proof", "ledger-shard-core", "ledger-types"]),
     ("xtask", &[]),

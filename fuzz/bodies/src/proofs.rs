@@ -1,0 +1,113 @@
+//! Proofs as clients get them: headers, key proofs, verified reads, receipts, and the pages that proofs are made of.
+
+use std::cell::Cell;
+
+use ledger_proof::{
+    BlockHeader, KeyProof, Origin, ReadAt, ReadFault, ReadRequest, Receipt, ReceiptRequest,
+    StateTree, TimeRule, Transaction, TreeAnchor, TreeStore, Trust, VerifiedRead,
+};
+use ledger_types::{Digest, StateKey, TxId, VaultRef};
+
+use crate::{Verdict, canonical, trust};
+
+/// A header of a block.
+pub(crate) fn block_header(input: &[u8]) -> Verdict {
+    canonical(input, BlockHeader::decode, |header| header.encode().to_vec())
+}
+
+/// A proof that a key has a record, or none. It is also checked, against a root that it cannot have.
+pub(crate) fn key_proof(input: &[u8]) -> Verdict {
+    let verdict = canonical(input, KeyProof::decode, KeyProof::encode);
+    if let Ok(proof) = KeyProof::decode(input) {
+        for key in [proof.leaf_key.as_slice(), &[0], &[1, b'k'], &[]] {
+            let checked = proof.verify(&Digest([7; 32]), key);
+            assert!(checked.is_err(), "no bytes hash to a root that was made up");
+        }
+    }
+    verdict
+}
+
+/// The log that samples are about.
+fn origin() -> Origin {
+    Origin { domain: "test.ledger".to_owned(), vault: VaultRef::new(7, 9), log_epoch: 0 }
+}
+
+/// An answer to a read. It is also checked as an answer to a read of the keys that it is about.
+pub(crate) fn verified_read(input: &[u8]) -> Verdict {
+    let verdict = canonical(input, VerifiedRead::decode, VerifiedRead::encode);
+    if let Ok(read) = VerifiedRead::decode(input) {
+        let fallback = || StateKey::entity("k");
+        let key_of = |key: &[u8]| StateKey::from_bytes(key).unwrap_or_else(fallback);
+        let keys: Vec<StateKey> =
+            read.items.iter().map(|item| key_of(&item.proof.leaf_key)).collect();
+        let (origin, bundle) = (origin(), trust::sample_bundle());
+        let voters = [bundle.system_voters()];
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        for at in [ReadAt::Latest { min_height: 0 }, ReadAt::Height(read.block.header.height)] {
+            let request = ReadRequest { origin: &origin, at, keys: &keys };
+            if let Ok(answer) = read.verify(&request, &trust, None) {
+                assert_eq!(answer.values.len(), keys.len(), "one value for each key");
+                assert_eq!(answer.block.header, read.block.header, "the header that was sent");
+            }
+        }
+    }
+    verdict
+}
+
+/// A receipt of a write. It is also checked, for the transaction that it is about.
+pub(crate) fn receipt(input: &[u8]) -> Verdict {
+    let verdict = canonical(input, Receipt::decode, Receipt::encode);
+    if let Ok(receipt) = Receipt::decode(input) {
+        let transaction = Transaction::decode(&receipt.transaction);
+        let tx_id = transaction.as_ref().map_or(TxId([0; 16]), |transaction| transaction.tx_id);
+        let (origin, bundle) = (origin(), trust::sample_bundle());
+        let voters = [bundle.system_voters()];
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        let height = receipt.block.header.height;
+        let request = ReceiptRequest { origin: &origin, height, tx_id };
+        if let Ok(verified) = receipt.verify(&request, &trust, None) {
+            assert_eq!(Ok(verified.transaction), transaction, "the transaction that was sent");
+        }
+    }
+    verdict
+}
+
+/// Rows of a state tree that has the input for every page and no leaves.
+struct OnePage<'a> {
+    page: &'a [u8],
+    pages_read: Cell<u32>,
+}
+
+impl TreeStore for OnePage<'_> {
+    fn page(&self, _: u64, _: u64) -> Result<Option<Vec<u8>>, ReadFault> {
+        self.pages_read.set(self.pages_read.get() + 1);
+        Ok(Some(self.page.to_vec()))
+    }
+
+    fn scan(&self, _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), ReadFault> {
+        Ok(())
+    }
+}
+
+/// A page of a state tree, preceded by the anchor that leads to it (its length in one byte). The tree has to notice
+/// whatever is wrong, be it that a page contains itself.
+pub(crate) fn tree_page(input: &[u8]) -> Verdict {
+    let Some((&len, rest)) = input.split_first() else { return Verdict::Refused };
+    let Some((anchor, page)) = rest.split_at_checked(usize::from(len)) else {
+        return Verdict::Refused;
+    };
+    let verdict = canonical(anchor, TreeAnchor::decode, TreeAnchor::encode);
+    let Ok(anchor) = TreeAnchor::decode(anchor) else { return verdict };
+    let store = OnePage { page, pages_read: Cell::new(0) };
+    let mut found = Verdict::Refused;
+    for key in [&[0][..], &[1, b'k'], &[2, 0xFF, 0xFF]] {
+        let mut tree = StateTree::open(&anchor);
+        // Without leaves no proof is complete, but a walk that gets through all pages is reported as a fault of rows.
+        let proved = tree.prove(key, &store);
+        assert!(proved.is_err(), "there are no leaves");
+        if store.pages_read.get() > 0 {
+            found = Verdict::Accepted;
+        }
+    }
+    found
+}
