@@ -10,7 +10,7 @@ CARGO_SCOPE := --release --workspace --locked
 # Places at which tests stop a server; compiled into nothing but what tests run.
 TEST_FEATURES := --features ledger/failpoints
 
-.PHONY: help setup build demo test lint tidy bench ladder
+.PHONY: help setup build demo test sim chaos lint tidy bench ladder
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS=
 
 test: setup ## Run every test
 	cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
+
+sim: setup ## A simulated cluster under faults drawn from seeds (ARGS="--seeds 1000", and --seed to do a run again)
+	cargo xtask sim $(ARGS)
+
+chaos: setup ## Real servers under faults (ARGS="--minutes 10 --mix all", and --seed to do a run again)
+	cargo xtask chaos $(ARGS)
 
 lint: setup ## Formatting, clippy and documentation, warnings refused
 	cargo fmt --all --check

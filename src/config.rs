@@ -190,6 +190,13 @@ const TOOL_VARIABLES: &[&str] = &[
     "LEDGER_VAULT",
 ];
 
+/// Variables by which tests change what a node does; they exist in builds for tests only.
+#[cfg(feature = "failpoints")]
+const TEST_VARIABLES: &[&str] =
+    &[crate::test_hooks::DIAL_VARIABLE, crate::test_hooks::POINTS_VARIABLE];
+#[cfg(not(feature = "failpoints"))]
+const TEST_VARIABLES: &[&str] = &[];
+
 /// Where a value came from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Origin {
@@ -350,7 +357,7 @@ fn is_foreign(name: &str) -> bool {
         || rest.contains("SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
         || (rest.contains("_PORT_") && rest.contains("_TCP"));
-    !ours || service_link || TOOL_VARIABLES.contains(&name)
+    !ours || service_link || TOOL_VARIABLES.contains(&name) || TEST_VARIABLES.contains(&name)
 }
 
 fn unknown(key: String, origin: Origin, name: fn(&Setting) -> &'static str) -> ConfigError {

@@ -99,6 +99,8 @@ impl ChannelPool {
 
 /// How one node reaches another; `None` if the address is malformed.
 pub fn endpoint(address: &str) -> Option<Endpoint> {
+    #[cfg(feature = "failpoints")]
+    let address = crate::test_hooks::dialled(address);
     let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
     let timeout = std::time::Duration::from_secs(2);
     let endpoint = endpoint

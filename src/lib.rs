@@ -18,3 +18,5 @@ pub mod peer;
 pub mod reconciler;
 pub mod signer;
 pub mod snapshots;
+#[cfg(feature = "failpoints")]
+pub mod test_hooks;

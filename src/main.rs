@@ -21,6 +21,8 @@ fn main() -> ExitCode {
     // Reads the points at which a test wants this process to stop.
     #[cfg(feature = "failpoints")]
     let _scenario = fail::FailScenario::setup();
+    #[cfg(feature = "failpoints")]
+    ledger::test_hooks::follow_points();
     let matches = command_line().get_matches();
     let outcome = match matches.subcommand() {
         Some(("demo", arguments)) => return demo::run(&demo::Options::from_matches(arguments)),

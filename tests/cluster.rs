@@ -10,6 +10,8 @@ mod cluster {
     mod bad_start;
     mod command_line;
     mod contents;
+    #[cfg(feature = "failpoints")]
+    mod crash_points;
     mod deployment;
     mod faults;
     mod harness;

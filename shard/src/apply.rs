@@ -14,12 +14,12 @@ use ledger_shard_core::effects::{Committed, Input};
 use ledger_types::GroupId;
 use parking_lot::Mutex;
 
-use crate::Fatal;
 use crate::handle::{AppliedCommand, BlockListener};
 use crate::ingress::WaitingWrite;
 use crate::metrics::{Metrics, add};
 use crate::store::Store;
 use crate::view::LiveView;
+use crate::{Fatal, crash_point};
 
 /// A caller and the command of the log that it waits for.
 pub(crate) struct WaitingCommand {
@@ -100,6 +100,7 @@ impl ApplyStage {
             // Held until the rows are written, so that a proof never meets half a round.
             let mut applier = self.applier.lock();
             let view = LiveView::new(&self.store);
+            crash_point!("crash::apply");
             if let Err(fault) = applier.apply(batch, &view, &mut self.output) {
                 self.fatal.end(&fault.to_string());
             }
@@ -107,13 +108,16 @@ impl ApplyStage {
             // keep their own order. Unsynced: the entries that made the rows are durable, and replay
             // makes the same rows again.
             self.output.rows.sort_by(|a, b| (a.family, &a.key).cmp(&(b.family, &b.key)));
+            crash_point!("crash::apply_write");
             match self.store.write(&self.output.rows) {
                 Ok(bytes) => add(&self.metrics.apply_bytes, bytes),
                 Err(error) => self.fatal.end(&error.to_string()),
             }
             applier.written();
         }
+        crash_point!("crash::reply");
         answer(batch, mem::take(&mut self.output.replies), waiting);
+        crash_point!("crash::replied");
         if !self.output.blocks.is_empty() {
             self.listener.blocks(&self.output.blocks);
         }

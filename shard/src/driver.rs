@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::Fatal;
 use crate::apply::{ApplyRound, ApplyStage, WaitingCommand};
 use crate::clock::Clock;
+use crate::crash_point;
 use crate::handle::{BlockListener, Outbox, ShardHandle, Shared};
 use crate::ingress::{Event, Gauge, Permit, WaitingRead, WaitingWrite};
 use crate::log::{LogRound, LogSink};
@@ -411,8 +412,10 @@ impl EventLoop {
     pub(crate) fn execute(&mut self) {
         let mut effects = mem::take(&mut self.effects);
         if !effects.messages.is_empty() {
+            crash_point!("crash::send");
             add(&self.metrics.messages_out, effects.messages.len() as u64);
             self.outbox.send(mem::take(&mut effects.messages));
+            crash_point!("crash::sent");
         }
         self.statuses.changed(&effects.changed);
         self.answer(&effects);

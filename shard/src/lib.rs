@@ -19,10 +19,19 @@ mod status;
 mod store;
 mod view;
 
+/// A step at which a test ends a real process; nothing at all in a build without the feature `failpoints`.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!($name);
+    };
+}
+use crash_point;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, wall_clock_ns};
 pub use driver::{Driver, DriverConfig, DriverError, DriverParts};
 pub use handle::{
     AppliedCommand, BlockListener, Outbox, ProposeCompletion, ProposeOutcome, ReadCompletion,

@@ -15,11 +15,11 @@ use ledger_shard_core::rows::{
 use ledger_shard_core::view::{Family, RowWrite};
 use ledger_types::GroupId;
 
-use crate::Fatal;
 use crate::handle::RowsCompletion;
 use crate::metrics::{Metrics, add};
 use crate::store::{Store, StoreError};
 use crate::view::scan;
+use crate::{Fatal, crash_point};
 
 /// What one turn wants on disk.
 #[derive(Default)]
@@ -90,7 +90,9 @@ impl LogSink {
             }
             batch.extend(&round.rows);
         }
+        crash_point!("crash::log_write");
         let bytes = batch.write()?;
+        crash_point!("crash::log_written");
         add(&self.metrics.log_rounds, 1);
         add(&self.metrics.log_bytes, bytes);
         add(&self.metrics.entries_persisted, entries().count() as u64);
@@ -103,6 +105,7 @@ impl LogSink {
             self.store.sync()?;
             let ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.metrics.synced(groups_of(rounds), ns);
+            crash_point!("crash::log_synced");
         }
         Ok(())
     }

@@ -258,6 +258,11 @@ impl Store {
 
     /// Makes everything written so far durable.
     pub fn sync(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "failpoints")]
+        {
+            fail::fail_point!("store::sync");
+            fail::fail_point!("sabotage::unsynced_ack", |_| Ok(()));
+        }
         self.db.flush_wal(true).map_err(engine("sync its log"))
     }
 
@@ -380,6 +385,13 @@ fn row_bytes(row: &RowWrite) -> usize {
     24 + row.key.len() + row.value.as_ref().map_or(0, Vec::len)
 }
 
+/// True while a test makes this node acknowledge rows that only its own memory holds.
+#[cfg(feature = "failpoints")]
+fn is_sabotaged() -> bool {
+    fail::fail_point!("sabotage::early_ack", |_| true);
+    false
+}
+
 /// Rows on their way into the database, all or none.
 pub(crate) struct StoreBatch<'a> {
     db: &'a DB,
@@ -422,6 +434,8 @@ impl StoreBatch<'_> {
             let mut options = WriteOptions::default();
             // Rows of a family come in key order, mostly, so each finds its place near the last one.
             options.set_memtable_insert_hint_per_batch(true);
+            #[cfg(feature = "failpoints")]
+            options.disable_wal(is_sabotaged());
             self.db.write_opt(self.batch, &options).map_err(engine("write"))?;
         }
         Ok(bytes)

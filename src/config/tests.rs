@@ -30,6 +30,14 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 }
 
 #[test]
+fn what_tests_may_change_is_refused_by_other_builds() {
+    for name in ["LEDGER_TEST_DIAL", "LEDGER_TEST_POINTS"] {
+        assert_eq!(gather(&[], &[(name, "x")]).is_ok(), cfg!(feature = "failpoints"), "{name}");
+    }
+    assert!(gather(&[], &[("LEDGER_TEST_OTHER", "x")]).is_err());
+}
+
+#[test]
 fn files_are_read_and_their_keys_checked() {
     let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().join("ledger.toml");

@@ -4,7 +4,6 @@
 //! never read before the route says that what is here is fresh enough and owned.
 
 use std::future::Future;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledger_proto::convert::block::wire_block;
 use ledger_proto::convert::consistency::consistency;
@@ -37,8 +36,7 @@ pub(super) fn client(channel: Channel) -> ReadServiceClient<Channel> {
 
 /// Unix nanoseconds on this node's clock.
 pub(super) fn clock_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    ledger_shard::wall_clock_ns()
 }
 
 /// What a read is of.

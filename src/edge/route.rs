@@ -327,6 +327,8 @@ impl Call {
         freshness: Freshness,
         attempt: u32,
     ) -> Result<ReadPlace, Failure> {
+        #[cfg(feature = "failpoints")]
+        let freshness = sabotaged(freshness);
         if freshness.consistency == Consistency::Eventual && attempt == 0 {
             let place = self.place(vault, Reach::AnyReplica, attempt).await?;
             match place {
@@ -389,6 +391,8 @@ impl Call {
 
     /// Waits until everything acknowledged before now is applied here.
     pub(super) async fn barrier(&self, group: GroupId) -> Result<u64, Failure> {
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("sabotage::no_barrier", |_| Ok(0));
         let (sender, receiver) = oneshot::channel();
         let remaining = self.deadline.check()?;
         let shard = &self.context.shard;
@@ -468,6 +472,16 @@ impl Call {
             None => Failure::OutcomeUnknown,
         }
     }
+}
+
+/// While a test makes this node serve stale reads: no read waits for anything.
+#[cfg(feature = "failpoints")]
+fn sabotaged(freshness: Freshness) -> Freshness {
+    fail::fail_point!("sabotage::stale_read", |_| Freshness {
+        consistency: Consistency::Eventual,
+        ..freshness
+    });
+    freshness
 }
 
 /// True of a request that waits for a group to get a leader.

@@ -20,7 +20,7 @@ const SHARD: u64 = 1;
 /// Pause between two looks at what a process has said.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The environment variable that names the points at which a process hangs.
-const POINTS: &str = "FAILPOINTS";
+pub(crate) const POINTS: &str = "FAILPOINTS";
 
 /// Makes a process hang at a point from its next start on, or nowhere.
 fn arm(server: &mut Server, point: Option<&str>) {

@@ -5,6 +5,7 @@
 //! input and see it fire. Only `tidy` and the loaders it calls touch the disk. Nothing here may be
 //! linked into the product.
 
+pub mod chaos;
 pub mod code;
 pub mod deploy;
 pub mod documents;
@@ -56,6 +57,14 @@ pub enum Error {
     Read {
         /// What was being read.
         path: PathBuf,
+        /// The reason the system gave.
+        source: std::io::Error,
+    },
+    /// A program could not be started.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// The program.
+        program: String,
         /// The reason the system gave.
         source: std::io::Error,
     },

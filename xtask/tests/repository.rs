@@ -1,6 +1,6 @@
 //! The repository keeps its own rules. One test per rule, so that a failure names it.
 
-use xtask::{Finding, lockfile, settings_doc, sources, tidy, workspace};
+use xtask::{Finding, chaos, lockfile, settings_doc, sources, tidy, workspace};
 
 fn assert_none(findings: &[Finding]) {
     let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
@@ -64,4 +64,13 @@ fn the_page_for_operators_has_every_setting() {
     let settings = tidy::node_settings(&root).unwrap();
     let page = tidy::read(&root, settings_doc::PAGE).unwrap();
     assert_none(&settings_doc::check(&page, &settings));
+}
+
+#[test]
+fn chaos_finds_the_names_of_its_mixes() {
+    let mixes = tidy::read(&tidy::repository_root(), chaos::MIXES_PATH).unwrap();
+    let names = chaos::mix_names(&mixes);
+    for name in ["kill", "pause", "partition", "slow", "disk", "clock", "all"] {
+        assert!(names.iter().any(|other| other == name), "{name} is not among {names:?}");
+    }
 }

@@ -1,0 +1,167 @@
+//! One round: load and witnesses, faults, healing, judgement.
+//!
+//! Owns the order of these. A cluster may serve several rounds; each has vaults of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger::demo::replicas::wait_level;
+use ledger_client::Client;
+use ledger_history::linearizable::CONFIGURATIONS_MAX_DEFAULT;
+use ledger_types::VaultRef;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::checks::judge;
+use super::disk::Disk;
+use super::faults::Faults;
+use super::mixes::{Kind, Mix};
+use super::nodes::{NODES, Nodes};
+use super::recorder::Recorder;
+use super::report::Report;
+use super::witnesses::Witnesses;
+use super::workload::{Load, sdk_client};
+
+/// Vaults of a round.
+const VAULTS: usize = 4;
+/// Load without faults before the first fault.
+const CALM: Duration = Duration::from_millis(500);
+/// Longest time, after the last fault, until every vault takes a write.
+const HEALED_MAX: Duration = Duration::from_secs(60);
+/// Longest time until replicas hold the same after that.
+const LEVEL_MAX: Duration = Duration::from_secs(60);
+/// Number of the client that reads everything at the end.
+const LAST_READER: u32 = 1_001;
+/// How long the judge of orders searches in a history that is wrong on purpose: proving that nothing fits takes many
+/// times as long as finding what does, and one key that is proved wrong is enough.
+const SABOTAGED_CONFIGURATIONS_MAX: usize = 30_000;
+/// Longest time for one of these writes.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// The server's program.
+pub(crate) fn server_binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_ledger"))
+}
+
+/// Starts a cluster for a mix: on disks that can be cut off if the mix needs them and the machine has them.
+pub(crate) async fn cluster_for(mix: &Mix) -> Nodes {
+    let wants_disks = mix.kinds.iter().any(|(kind, _)| kind.needs_disk());
+    let missing = if wants_disks { Disk::missing() } else { None };
+    if let Some(why) = &missing {
+        println!("chaos: full disks and power cuts are left out: {why}");
+    }
+    Nodes::start(server_binary(), wants_disks && missing.is_none()).await
+}
+
+/// What a round is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// The faults.
+    pub(crate) mix: &'static Mix,
+    /// From which they and the load are drawn.
+    pub(crate) seed: u64,
+    /// How long faults are done.
+    pub(crate) time: Duration,
+    /// A fail point that makes every node lie from the moment at which the vaults are there.
+    pub(crate) sabotage: Option<&'static str>,
+}
+
+/// Does a round and judges it.
+pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
+    let Plan { mix, seed, time, sabotage } = plan;
+    println!("chaos: begins mix {}, seed {seed}", mix.name);
+    let addresses = nodes.addresses();
+    let client = sdk_client(&addresses, "driver");
+    let vaults = make_vaults(&client, seed).await;
+    if let Some(point) = sabotage {
+        for number in 0..NODES {
+            nodes.set_point(number, point, Some("return")).await;
+        }
+    }
+    let recorder = Arc::new(Recorder::new());
+    let load = Load::new(recorder.clone(), vaults.clone(), addresses);
+    let replicas = nodes.replicas();
+    let folder = nodes.folder().to_owned();
+    let clocks_are_wrong = mix.has(Kind::ClockStep);
+    let mut clients = load.start(seed);
+    let mut witnesses = Witnesses::start(&load, &replicas, &folder, (seed, clocks_are_wrong));
+    tokio::time::sleep(CALM).await;
+
+    let random = StdRng::seed_from_u64(seed);
+    let mut faults = Faults::new(mix, random, recorder.clone(), client.clone());
+    faults.run(nodes, time).await;
+
+    let healing = Instant::now();
+    if let Err(error) = nodes.wait_ready().await {
+        recorder.violation(format!("not healed: {error}"));
+    }
+    settle(&client, &vaults, &recorder).await;
+    let healed_after = healing.elapsed();
+    faults.note("healed".to_owned());
+    recorder.stop();
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    witnesses.finish_looking().await;
+    load.read_all(LAST_READER).await;
+    let level = wait_level(&replicas, &vaults, LEVEL_MAX).await;
+    let tips = level.unwrap_or_else(|error| {
+        recorder.violation(format!("replicas are not level: {error}"));
+        Default::default()
+    });
+    let heights = tips.iter().map(|(vault, tip)| (*vault, tip.height)).collect();
+    witnesses.finish_watching(heights).await;
+    let configurations_max = match sabotage {
+        Some(_) => SABOTAGED_CONFIGURATIONS_MAX,
+        None => CONFIGURATIONS_MAX_DEFAULT,
+    };
+    let checks = judge(&recorder, &replicas, &tips, configurations_max).await;
+    Report {
+        mix: mix.name.to_owned(),
+        seed,
+        time,
+        healed_after,
+        faults: faults.counts,
+        diary: faults.diary,
+        counts: recorder.counts(),
+        checks,
+        violations: recorder.violations(),
+        operations: recorder.operations(),
+        blocks: recorder.blocks(),
+    }
+}
+
+/// A namespace of its own with its vaults.
+async fn make_vaults(client: &Client, seed: u64) -> Vec<VaultRef> {
+    let client = client.with_deadline(HEALED_MAX);
+    let name = format!("chaos-{seed:016x}-{:04x}", rand::random::<u16>());
+    let namespace = client.create_namespace(&name).await.unwrap();
+    let mut vaults = Vec::new();
+    for _ in 0..VAULTS {
+        vaults.push(client.create_vault(namespace).await.unwrap().0);
+    }
+    vaults
+}
+
+/// Waits until every vault takes a write: a relationship, which is no part of the history of keys.
+async fn settle(client: &Client, vaults: &[VaultRef], recorder: &Recorder) {
+    let begun = Instant::now();
+    for &vault in vaults {
+        loop {
+            let grant = ledger_types::Operation::CreateRelationship {
+                resource: "round".to_owned(),
+                relation: "healed".to_owned(),
+                subject: "everybody".to_owned(),
+            };
+            let Err(error) = client.with_deadline(SETTLING).write(vault, vec![grant]).await else {
+                break;
+            };
+            if begun.elapsed() > HEALED_MAX {
+                recorder
+                    .violation(format!("vault {vault} takes no write after the faults: {error}"));
+                break;
+            }
+        }
+    }
+}
