@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         env: "LEDGER_SNAPSHOT_BYTES_PER_SECOND",
         flag: "snapshot-bytes-per-second",
-        default: "67108864",
+        default: "16777216",
         doc: "Bytes of snapshots that the node sends in a second, to all receivers together",
     },
     Setting {
