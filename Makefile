@@ -25,7 +25,7 @@ demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS=
 	$(BINARIES)/ledger demo $(ARGS)
 
 test: setup ## Run every test
-	cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
+	TMPDIR="$$(./xtask/test-directory.sh)" cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
 
 sim: setup ## A simulated cluster under faults drawn from seeds (ARGS="--seeds 1000", and --seed to do a run again)
 	cargo xtask sim $(ARGS)

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a failed test stops and says why")]
 
 mod cluster {
+    mod alike;
     mod bad_input;
     mod bad_start;
     mod command_line;

@@ -1,6 +1,8 @@
 //! Namespaces and vaults. Making one is not repeated once it may have happened: a second request would
 //! make a second.
 
+use std::time::Instant;
+
 use ledger_proof::BlockHeader;
 use ledger_proto::convert::{block, ids};
 use ledger_proto::v1;
@@ -13,6 +15,8 @@ use crate::error::ClientError;
 use crate::leaders::Route;
 use crate::method;
 use crate::read::digest;
+use crate::reason::Reason;
+use crate::retry::Backoff;
 use crate::write::wire_vault;
 
 /// Items asked for in a page of a whole list.
@@ -58,11 +62,30 @@ const CHANGES_DIRECTORY: CallKind =
 
 impl Client {
     /// Makes a namespace. Errors: its name is taken, among others; after an unknown outcome
-    /// [`Client::namespace_by_name`] tells whether it was made.
+    /// [`Client::namespace_by_name`] tells whether it was made. [`Client::ensure_namespace`] needs no such care.
     pub async fn create_namespace(&self, name: &str) -> Result<NamespaceId, ClientError> {
         let request = v1::CreateNamespaceRequest { name: name.to_owned(), shard_id: None };
         let answer = self.call(method::CREATE_NAMESPACE, CHANGES_DIRECTORY, &request).await?;
         namespace_id(answer.namespace_id)
+    }
+
+    /// The namespace of this name, made if there is none. Safe to repeat: whatever became of an attempt whose outcome
+    /// is unknown, the next one finds it. Errors: those of [`Client::create_namespace`], but not that the name is taken.
+    pub async fn ensure_namespace(&self, name: &str) -> Result<NamespaceId, ClientError> {
+        let begun = Instant::now();
+        loop {
+            let has_time = begun.elapsed() < self.deadline;
+            match self.create_namespace(name).await {
+                Err(error) if error.reason() == Some(&Reason::NamespaceExists) => {}
+                Err(error) if error.outcome_unknown() && has_time => {}
+                made => return made,
+            }
+            match self.namespace_by_name(name).await {
+                // What is unknown may still be on its way, or never come.
+                Err(error) if error.reason() == Some(&Reason::NamespaceNotFound) && has_time => {}
+                found => return Ok(found?.id),
+            }
+        }
     }
 
     /// A namespace by its id.
@@ -107,18 +130,41 @@ impl Client {
         &self,
         namespace: NamespaceId,
     ) -> Result<(VaultRef, BlockHeader), ClientError> {
+        let begun = Instant::now();
         let (namespace_id, _) = wire_vault(VaultRef { namespace, vault: VaultId(0) })?;
         let request = v1::CreateVaultRequest { namespace_id, ..v1::CreateVaultRequest::default() };
         let answer = self.call(method::CREATE_VAULT, CHANGES_DIRECTORY, &request).await?;
         let vault = answer.vault_id.ok_or(ClientError::Malformed("vault_id"))?;
         let vault = ids::vault(Some(vault)).map_err(|_| ClientError::Malformed("vault_id"))?;
-        let genesis = answer.genesis.as_ref().and_then(|genesis| block::header(genesis).ok());
-        let genesis = genesis.ok_or(ClientError::Malformed("genesis"))?;
         let vault = VaultRef { namespace, vault };
-        if genesis.vault != vault {
-            return Err(ClientError::Malformed("genesis"));
+        let Some(genesis) = answer.genesis else {
+            return Ok((vault, self.wait_genesis(vault, begun).await?));
+        };
+        let genesis = block::header(&genesis).ok().filter(|genesis| genesis.vault == vault);
+        Ok((vault, genesis.ok_or(ClientError::Malformed("genesis"))?))
+    }
+
+    /// The first block of a vault that the directory has placed since `begun`: a node that cannot wait for it answers
+    /// without it. Errors: it is still not there at the deadline.
+    async fn wait_genesis(
+        &self,
+        vault: VaultRef,
+        begun: Instant,
+    ) -> Result<BlockHeader, ClientError> {
+        let mut backoff = Backoff::new(&self.inner.config.retry);
+        loop {
+            let error = match self.block(vault, 0).await {
+                Ok(Some(block)) => return Ok(block.header),
+                Ok(None) => ClientError::Malformed("block"),
+                Err(error) if error.reason() == Some(&Reason::VaultNotFound) => error,
+                Err(error) => return Err(ClientError::OutcomeUnknown(Box::new(error))),
+            };
+            let pause = backoff.wait();
+            if begun.elapsed() + pause >= self.deadline {
+                return Err(ClientError::OutcomeUnknown(Box::new(error)));
+            }
+            tokio::time::sleep(pause).await;
         }
-        Ok((vault, genesis))
     }
 
     /// A vault.

@@ -7,7 +7,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ledger_client::{Client, ClientError, ListOptions, Reason, RejectionCode};
+use ledger_proof::{BlockHeader, EntryPosition};
+use ledger_proto::convert::block;
 use ledger_proto::v1;
+use ledger_types::Digest;
 use support::{VAULT, config, connect, refusal, set, start, written};
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -100,6 +103,68 @@ async fn making_a_namespace_is_not_repeated_once_it_may_have_happened() {
     });
     assert_eq!(client.create_namespace("n").await.unwrap().0, 4);
     assert_eq!(node.namespaces.count(), 3);
+}
+
+#[tokio::test]
+async fn a_namespace_can_be_asked_for_until_it_is_there() {
+    let (node, address) = start().await;
+    let client = connect(&[&address]).await;
+    // Nobody knows what became of the first attempt; it comes to be after it was looked for in vain.
+    node.namespaces.answer(|number, _| match number {
+        0 => Err(refusal(Code::Unknown, "OUTCOME_UNKNOWN", &[], None)),
+        _ => Err(refusal(Code::AlreadyExists, "NAMESPACE_EXISTS", &[], None)),
+    });
+    node.namespaces_by_name.answer(|number, _| match number {
+        0 => Err(refusal(Code::NotFound, "NAMESPACE_NOT_FOUND", &[], None)),
+        _ => Ok(v1::GetNamespaceResponse {
+            namespace_id: Some(v1::NamespaceId { id: 9 }),
+            name: "n".to_owned(),
+            shard_id: Some(v1::ShardId { id: 0 }),
+            status: v1::NamespaceStatus::Active.into(),
+            ..v1::GetNamespaceResponse::default()
+        }),
+    });
+    assert_eq!(client.ensure_namespace("n").await.unwrap().0, 9);
+    assert_eq!((node.namespaces.count(), node.namespaces_by_name.count()), (2, 2));
+    // What is certain is told at once.
+    node.namespaces
+        .answer(|_, _| Err(refusal(Code::InvalidArgument, "INVALID_ARGUMENT", &[], None)));
+    let error = client.ensure_namespace("n").await.unwrap_err();
+    assert!(matches!(error, ClientError::Server(_)), "{error}");
+    assert_eq!((node.namespaces.count(), node.namespaces_by_name.count()), (3, 2));
+    // Nor does it go on for ever.
+    node.namespaces.answer(|_, _| Err(refusal(Code::Unknown, "OUTCOME_UNKNOWN", &[], None)));
+    node.namespaces_by_name
+        .answer(|_, _| Err(refusal(Code::NotFound, "NAMESPACE_NOT_FOUND", &[], None)));
+    let error = client.with_deadline(Duration::from_millis(50)).ensure_namespace("n").await;
+    assert!(error.is_err());
+}
+
+#[tokio::test]
+async fn a_new_vault_is_told_with_its_first_block_even_if_the_node_did_not_wait_for_it() {
+    let (node, address) = start().await;
+    let client = connect(&[&address]).await;
+    let position = EntryPosition { shard: 1, term: 5, index: 6, timestamp_ns: 7 };
+    let genesis = BlockHeader::genesis(VAULT, Digest::ZERO, 1, position);
+    node.vaults.answer(|_, _| {
+        Ok(v1::CreateVaultResponse { vault_id: Some(VAULT.vault.into()), genesis: None })
+    });
+    node.blocks.answer(move |number, _| match number {
+        0 => Err(refusal(Code::NotFound, "VAULT_NOT_FOUND", &[], None)),
+        1 => Err(refusal(Code::Unavailable, "NO_LEADER", &[], None)),
+        _ => {
+            let header = Some(block::wire_header(&genesis, "1"));
+            let block = Some(v1::Block { header, transactions: Vec::new() });
+            Ok(v1::GetBlockResponse { block })
+        }
+    });
+    assert_eq!(client.create_vault(VAULT.namespace).await.unwrap(), (VAULT, genesis));
+    assert_eq!((node.vaults.count(), node.blocks.count()), (1, 3));
+    // The vault is there then, but nobody can say as what.
+    node.blocks.answer(|_, _| Err(refusal(Code::NotFound, "VAULT_NOT_FOUND", &[], None)));
+    let impatient = client.with_deadline(Duration::from_millis(80));
+    let error = impatient.create_vault(VAULT.namespace).await.unwrap_err();
+    assert!(error.outcome_unknown(), "{error}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Seeds that must hold, runs that must be the same twice, and mistakes that must be found.
 
+use std::io::Write as _;
+
 use ledger_sim::{Act, Counts, Fault, Options, Outcome, Sabotage, replay, run, shrink};
 
 /// Seeds that every run of the tests goes through.
@@ -22,7 +24,8 @@ fn every_invariant_holds_over_many_seeds() {
         counts.add(&outcome.counts);
         events += outcome.events;
     }
-    println!("{SEEDS} seeds, {events} events\n{}", counts.text());
+    // Told at once and whatever becomes of the test; nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "sim: {SEEDS} seeds, {events} events\n{}", counts.text());
     for fault in Fault::ALL {
         let times = counts.faults.get(fault.name()).copied().unwrap_or(0);
         assert!(times > 20, "{} happened {times} times", fault.name());

@@ -11,6 +11,7 @@ pub mod process;
 mod proofs;
 pub mod replicas;
 mod report;
+pub mod vaults;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use self::process::{ProcessError, READY_TIME_MAX, Server};
 use self::proofs::{ProofsError, ProofsReport};
 use self::replicas::{Replica, ReplicaError};
 use self::report::{Narrator, count, mebibytes, milliseconds, rate, seconds};
+use self::vaults::make_vault;
 
 const NODES: usize = 3;
 const NAMESPACES: [&str; 2] = ["files", "more-files"];
@@ -286,10 +288,10 @@ impl Cluster {
         narrator.step("Make two namespaces with eight vaults each");
         let mut shards = std::collections::BTreeSet::new();
         for name in NAMESPACES {
-            let made = self.client.create_namespace(name).await;
+            let made = self.client.ensure_namespace(name).await;
             let namespace = made.map_err(DemoError::call("making a namespace"))?;
             for _ in 0..VAULTS_PER_NAMESPACE {
-                let made = self.client.create_vault(namespace).await;
+                let made = make_vault(&self.client, namespace).await;
                 let (vault, genesis) = made.map_err(DemoError::call("making a vault"))?;
                 shards.insert(genesis.shard);
                 self.vaults.push(vault);

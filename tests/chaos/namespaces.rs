@@ -5,11 +5,12 @@
 //! ends. Where such a process cannot be made, the test is skipped with the reason printed.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::mixes::{Kind, Mix};
 use super::nodes::{Nodes, take_turn};
+use super::report::tell;
 use super::round::server_binary;
 use super::soak::{must_hold, seed};
 
@@ -17,6 +18,8 @@ use super::soak::{must_hold, seed};
 const INSIDE_VARIABLE: &str = "LEDGER_CHAOS_INSIDE";
 /// Faults last this long.
 const TIME: Duration = Duration::from_secs(9);
+/// Longest time until the second process has done all of it.
+const INSIDE_MAX: Duration = Duration::from_secs(600);
 
 /// What a network of the kernel can do, with processes that come and go.
 static MIX: Mix = Mix {
@@ -33,10 +36,10 @@ static MIX: Mix = Mix {
     overlaps: true,
 };
 
-/// Starts a command in a network and with mounts of its own.
+/// A command in a network, with mounts and among processes of its own. Whatever it has started ends with it.
 fn apart() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--net", "--mount"]);
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command
 }
 
@@ -57,19 +60,23 @@ fn missing() -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_by_the_kernel_are_survived() {
     if let Some(why) = missing() {
-        println!("chaos: no namespaces here, so cuts by the kernel are skipped: {why}");
-        return;
+        return tell(format_args!("no namespaces here, so cuts by the kernel are skipped: {why}"));
     }
     let _turn = take_turn().await;
     let test = "chaos::namespaces::inside_of_namespaces";
     let mut command = apart();
     let this: &Path = &std::env::current_exe().unwrap();
     command.arg(this).args(["--ignored", "--exact", "--nocapture", test]).env(INSIDE_VARIABLE, "1");
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    println!("{told}");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {errors}", output.status);
+    let mut inside = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let told = inside.stderr.take().expect("it is piped");
+    let told = tokio::task::spawn_blocking(move || std::io::read_to_string(told));
+    let Ok(told) = tokio::time::timeout(INSIDE_MAX, told).await else {
+        inside.kill().unwrap();
+        panic!("the second process does not end: {}", inside.wait().unwrap());
+    };
+    let (told, status) = (told.unwrap().unwrap(), inside.wait().unwrap());
+    tell(format_args!("in namespaces:\n{}", told.trim_end()));
+    assert!(status.success(), "{status}");
     assert!(told.contains("0 violations"), "the round was done");
 }
 
@@ -77,8 +84,7 @@ async fn cuts_by_the_kernel_are_survived() {
 #[ignore = "started by cuts_by_the_kernel_are_survived in namespaces of its own"]
 async fn inside_of_namespaces() {
     if std::env::var_os(INSIDE_VARIABLE).is_none() {
-        println!("chaos: not in namespaces of its own, so nothing is done");
-        return;
+        return tell("not in namespaces of its own, so nothing is done");
     }
     let mut nodes = Nodes::start_in_namespaces(server_binary()).await;
     nodes.assert_cuts_cut().await;

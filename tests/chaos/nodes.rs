@@ -31,9 +31,10 @@ const ELECTED_MAX: Duration = Duration::from_secs(20);
 const DIRECTORY: u64 = 0;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What every cluster under test is started with: quick elections, few groups, so that each has load.
+/// What every cluster under test is started with: quick elections; few groups, so that each has load; logs so short that
+/// a node which is gone for a second may need a snapshot.
 const SETTINGS: [(&str, &str); 3] =
-    [("LEDGER_TICK_MS", "30"), ("LEDGER_SHARDS", "3"), ("LEDGER_RAFT_LOG_ENTRIES_MAX", "2000")];
+    [("LEDGER_TICK_MS", "30"), ("LEDGER_SHARDS", "3"), ("LEDGER_RAFT_LOG_ENTRIES_MAX", "100")];
 
 /// On a disk that will be full: the store takes space for its log in advance, and little of it with small buffers.
 const BUFFER: (&str, &str) = ("LEDGER_WRITE_BUFFER_BYTES", "2097152");
@@ -141,6 +142,15 @@ impl Nodes {
         self.nodes.iter().map(|node| node.server.spec().log_file.clone()).collect()
     }
 
+    /// How often the nodes have told of an installed snapshot so far.
+    pub(crate) fn snapshots_installed(&self) -> u64 {
+        let installed = |file: PathBuf| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            text.matches("snapshot installed").count() as u64
+        };
+        self.log_files().into_iter().map(installed).sum()
+    }
+
     /// Numbers of the nodes in this state.
     pub(crate) fn in_health(&self, health: Health) -> Vec<usize> {
         (0..NODES).filter(|&number| self.nodes[number].health == health).collect()
@@ -218,7 +228,7 @@ impl Nodes {
     /// Asserts that a leader which is cut off from the others is replaced: that the network is in our hands.
     pub(crate) async fn assert_cuts_cut(&mut self) {
         let client = sdk_client(&self.addresses(), "cuts");
-        client.create_namespace("cuts").await.unwrap();
+        client.with_deadline(READY_MAX).ensure_namespace("cuts").await.unwrap();
         let leader =
             self.leader(&client, DIRECTORY).await.expect("the directory just took a write");
         let others: Vec<usize> = (0..NODES).filter(|other| *other != leader).collect();

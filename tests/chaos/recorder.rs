@@ -99,7 +99,12 @@ impl Recorder {
 
     /// Counts something.
     pub(crate) fn count(&self, what: &'static str) {
-        *self.counts.lock().entry(what).or_default() += 1;
+        self.count_many(what, 1);
+    }
+
+    /// Counts something that happened several times.
+    pub(crate) fn count_many(&self, what: &'static str, times: u64) {
+        *self.counts.lock().entry(what).or_default() += times;
     }
 
     /// Operations so far, in the order in which they ended.

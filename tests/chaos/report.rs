@@ -11,6 +11,12 @@ use std::time::Duration;
 use ledger_history::record::{Answer, Call, Operation, Outcome, SeenBlock};
 use serde_json::{Value, json};
 
+/// Tells how far things are, at once: what a test prints is kept back until the test is over, and lost if it never is.
+pub(crate) fn tell(what: impl fmt::Display) {
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "chaos: {what}");
+}
+
 /// Where the directories of failed rounds go; the system's directory for temporary files by default.
 pub(crate) const DIRECTORY_VARIABLE: &str = "LEDGER_CHAOS_REPORTS";
 /// Violations that are printed; all are in the report.
@@ -48,7 +54,7 @@ impl fmt::Display for Report {
         let Report { mix, seed, time, healed_after, .. } = self;
         writeln!(
             f,
-            "chaos: mix {mix}, seed {seed}, {time:.1?} of faults, healed after {healed_after:.1?}"
+            "mix {mix}, seed {seed}, {time:.1?} of faults, healed after {healed_after:.1?}"
         )?;
         writeln!(
             f,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::demo::replicas::wait_level;
+use ledger::demo::vaults::make_vault;
 use ledger_client::Client;
 use ledger_history::linearizable::CONFIGURATIONS_MAX_DEFAULT;
 use ledger_types::VaultRef;
@@ -19,10 +20,12 @@ use super::faults::Faults;
 use super::mixes::{Kind, Mix};
 use super::nodes::{NODES, Nodes};
 use super::recorder::Recorder;
-use super::report::Report;
+use super::report::{Report, tell};
 use super::witnesses::Witnesses;
 use super::workload::{Load, sdk_client};
 
+/// Longest time of a round beyond its faults: everything in it is bounded, and this bounds their sum.
+const ROUND_EXTRA_MAX: Duration = Duration::from_secs(300);
 /// Vaults of a round.
 const VAULTS: usize = 4;
 /// Load without faults before the first fault.
@@ -49,7 +52,7 @@ pub(crate) async fn cluster_for(mix: &Mix) -> Nodes {
     let wants_disks = mix.kinds.iter().any(|(kind, _)| kind.needs_disk());
     let missing = if wants_disks { Disk::missing() } else { None };
     if let Some(why) = &missing {
-        println!("chaos: full disks and power cuts are left out: {why}");
+        tell(format_args!("full disks and power cuts are left out: {why}"));
     }
     Nodes::start(server_binary(), wants_disks && missing.is_none()).await
 }
@@ -67,10 +70,16 @@ pub(crate) struct Plan {
     pub(crate) sabotage: Option<&'static str>,
 }
 
-/// Does a round and judges it.
+/// Does a round and judges it, in bounded time.
 pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
+    let (name, seed, sabotage) = (plan.mix.name, plan.seed, plan.sabotage.unwrap_or("no sabotage"));
+    tell(format_args!("begins mix {name}, seed {seed}, {sabotage}"));
+    let round = tokio::time::timeout(plan.time + ROUND_EXTRA_MAX, round(nodes, plan)).await;
+    round.unwrap_or_else(|_| panic!("mix {name}, seed {seed}, {sabotage} does not end"))
+}
+
+async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
     let Plan { mix, seed, time, sabotage } = plan;
-    println!("chaos: begins mix {}, seed {seed}", mix.name);
     let addresses = nodes.addresses();
     let client = sdk_client(&addresses, "driver");
     let vaults = make_vaults(&client, seed).await;
@@ -80,6 +89,7 @@ pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
         }
     }
     let recorder = Arc::new(Recorder::new());
+    let installed_before = nodes.snapshots_installed();
     let load = Load::new(recorder.clone(), vaults.clone(), addresses);
     let replicas = nodes.replicas();
     let folder = nodes.folder().to_owned();
@@ -112,6 +122,7 @@ pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
     });
     let heights = tips.iter().map(|(vault, tip)| (*vault, tip.height)).collect();
     witnesses.finish_watching(heights).await;
+    recorder.count_many("snapshots installed", nodes.snapshots_installed() - installed_before);
     let configurations_max = match sabotage {
         Some(_) => SABOTAGED_CONFIGURATIONS_MAX,
         None => CONFIGURATIONS_MAX_DEFAULT,
@@ -136,10 +147,10 @@ pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
 async fn make_vaults(client: &Client, seed: u64) -> Vec<VaultRef> {
     let client = client.with_deadline(HEALED_MAX);
     let name = format!("chaos-{seed:016x}-{:04x}", rand::random::<u16>());
-    let namespace = client.create_namespace(&name).await.unwrap();
+    let namespace = client.ensure_namespace(&name).await.unwrap();
     let mut vaults = Vec::new();
     for _ in 0..VAULTS {
-        vaults.push(client.create_vault(namespace).await.unwrap().0);
+        vaults.push(make_vault(&client, namespace).await.unwrap().0);
     }
     vaults
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::mixes::{Kind, Mix};
+use super::report::tell;
 use super::round::{Plan, cluster_for, run};
 
 /// Acknowledges rows that are not in the log on disk yet.
@@ -47,10 +48,12 @@ async fn assert_noticed(point: &'static str, mix: &'static Mix, words: &str) {
     for seed in 1..=ROUNDS_MAX {
         let plan = Plan { mix, seed, time: TIME, sabotage: Some(point) };
         let report = run(&mut nodes, plan).await;
-        println!("{report}");
-        if report.violations.iter().any(|violation| violation.contains(words)) {
-            return;
+        let (found, mut all) = (report.violations.len(), report.violations.iter());
+        if let Some(violation) = all.find(|violation| violation.contains(words)) {
+            let first_line = violation.lines().next().unwrap_or_default();
+            return tell(format_args!("{point} is noticed, {found} violations: {first_line}"));
         }
+        tell(&report);
     }
     panic!("nobody noticed: no violation of {ROUNDS_MAX} rounds says {words:?}");
 }
@@ -63,8 +66,7 @@ async fn an_acknowledgement_before_the_disk_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledgement_before_the_sync_is_noticed() {
     if let Some(why) = Disk::missing() {
-        println!("chaos: no power can be cut here, so this is skipped: {why}");
-        return;
+        return tell(format_args!("no power can be cut here, so this is skipped: {why}"));
     }
     assert_noticed(UNSYNCED_ACK, &POWER_CUTS, "lost write").await;
 }

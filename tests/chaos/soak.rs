@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::mixes::{MIXES, Mix};
 use super::nodes::Nodes;
+use super::report::tell;
 use super::round::{Plan, cluster_for, run, server_binary};
 
 /// Faults last this long in a round of the tests, and longer in the mix of all.
@@ -13,8 +14,6 @@ const TEST_ROUND: Duration = Duration::from_secs(8);
 const TEST_ROUND_OF_ALL: Duration = Duration::from_secs(16);
 /// Faults last this long in a round of a soak.
 const SOAK_ROUND: Duration = Duration::from_secs(45);
-/// Longest time of a round beyond its faults: everything in it is bounded, and this bounds their sum.
-const ROUND_EXTRA_MAX: Duration = Duration::from_secs(300);
 /// Rounds of a soak on one cluster; then a new one begins.
 const ROUNDS_PER_CLUSTER: u32 = 8;
 /// What a soak is told by the environment.
@@ -33,9 +32,8 @@ pub(crate) fn seed() -> u64 {
 /// Does a round and fails if anything in it is wrong; where it can be looked at is printed.
 pub(crate) async fn must_hold(nodes: &mut Nodes, mix: &'static Mix, seed: u64, time: Duration) {
     let plan = Plan { mix, seed, time, sabotage: None };
-    let report = tokio::time::timeout(time + ROUND_EXTRA_MAX, run(nodes, plan)).await;
-    let report = report.unwrap_or_else(|_| panic!("mix {}, seed {seed} does not end", mix.name));
-    println!("{report}");
+    let report = run(nodes, plan).await;
+    tell(&report);
     if !report.violations.is_empty() {
         let kept = report.keep(&nodes.log_files());
         panic!("{} violations; everything is in {}", report.violations.len(), kept.display());
@@ -83,5 +81,5 @@ async fn soak() {
             round += 1;
         }
     }
-    println!("chaos: {round} rounds of {name} without a violation in {:.0?}", begun.elapsed());
+    tell(format_args!("{round} rounds of {name} without a violation in {:.0?}", begun.elapsed()));
 }

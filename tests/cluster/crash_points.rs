@@ -3,9 +3,9 @@
 
 use ledger::demo::process::{READY_TIME_MAX, Server};
 
+use super::alike::assert_alike;
 use super::harness::{Cluster, WAIT_MAX};
 use super::load::{Load, assert_held};
-use super::recovery::assert_alike;
 use super::recovery_crashes::POINTS;
 
 /// The steps, in the order in which a round takes them.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ledger::demo::process::{self, READY_TIME_MAX, Server, ServerSpec};
 use ledger::demo::replicas::Replica;
+use ledger::demo::vaults::make_vault;
 use ledger_client::{Client, ClientConfig};
 use ledger_proto::v1;
 use ledger_proto::v1::admin_service_client::AdminServiceClient;
@@ -112,10 +113,10 @@ impl Cluster {
     /// A new namespace with this many vaults.
     pub(crate) async fn vaults(&self, namespace: &str, count: usize) -> Vec<VaultRef> {
         let client = self.client().await;
-        let namespace = client.create_namespace(namespace).await.unwrap();
+        let namespace = client.ensure_namespace(namespace).await.unwrap();
         let mut vaults = Vec::new();
         for _ in 0..count {
-            vaults.push(client.create_vault(namespace).await.unwrap().0);
+            vaults.push(make_vault(&client, namespace).await.unwrap().0);
         }
         vaults
     }

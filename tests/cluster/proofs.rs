@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ledger::demo::vaults::make_vault;
 use ledger_client::{
     Client, ClientConfig, ClientError, Consistency, SavedProof, TrustSource, VerifiedOptions,
 };
@@ -154,8 +155,8 @@ async fn another_cluster_is_not_believed() {
     let spec = ledger::demo::process::plan(super::harness::server_binary(), &root, 1);
     let impostor = ledger::demo::process::start_all(spec.unwrap()).await.unwrap();
     let fooled = client(vec![impostor[0].address()], &cluster.directory("naive")).await;
-    let namespace = fooled.create_namespace("trusted").await.unwrap();
-    let (same_vault, _) = fooled.create_vault(namespace).await.unwrap();
+    let namespace = fooled.ensure_namespace("trusted").await.unwrap();
+    let (same_vault, _) = make_vault(&fooled, namespace).await.unwrap();
     assert_eq!(same_vault, vault, "the impostor has a vault of the same name");
     write(&fooled, vault, b"2").await;
     fooled.verified_get(vault, &keys(), any).await.unwrap();

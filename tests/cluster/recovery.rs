@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use ledger::demo::replicas::{Replica, wait_level};
-use ledger_client::{Client, Tip};
+use ledger::demo::replicas::wait_level;
+use ledger::demo::vaults::make_vault;
+use ledger_client::Client;
 use ledger_proto::v1;
-use ledger_proto::v1::read_service_client::ReadServiceClient;
 use ledger_types::VaultRef;
 
-use super::harness::{Cluster, Node, WAIT_MAX, eventually, wire};
+use super::alike::assert_alike;
+use super::harness::{Cluster, Node, WAIT_MAX, eventually};
 use super::load::{Load, assert_held};
 
 /// The node that is away.
@@ -24,52 +25,8 @@ const ENTRIES_MAX: u64 = 200;
 /// One data shard whose log is soon too short, and a clock that makes elections quick.
 pub(crate) const SHORT_LOG: [(&str, &str); 3] =
     [("LEDGER_RAFT_LOG_ENTRIES_MAX", "200"), ("LEDGER_SHARDS", "1"), ("LEDGER_TICK_MS", "20")];
-/// Blocks whose headers are compared one by one, at both ends of each chain; those between are in the tip's hash.
-const HEADERS_COMPARED: u64 = 100;
 /// What a client that sets no deadline has.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Everything that replicas must agree on, of one vault at one height, as one node holds it.
-#[derive(PartialEq, Debug)]
-struct Held {
-    headers: Vec<Vec<u8>>,
-    entities: Vec<v1::Entity>,
-    relationships: Vec<v1::Relationship>,
-}
-
-async fn held(replica: &Replica, vault: VaultRef, tip: Tip) -> Held {
-    let (namespace_id, vault_id) = wire(vault);
-    let mut reads = ReadServiceClient::new(replica.channel());
-    let mut headers = Vec::new();
-    let last = tip.height.saturating_sub(HEADERS_COMPARED).max(HEADERS_COMPARED);
-    for height in (0..=tip.height.min(HEADERS_COMPARED)).chain(last + 1..=tip.height) {
-        let request = v1::GetBlockRequest { namespace_id, vault_id, height };
-        let answer = reads.get_block(request).await.unwrap_or_else(|s| panic!("{replica}: {s}"));
-        let block = answer.into_inner().block.unwrap_or_else(|| panic!("{replica} lacks {height}"));
-        headers.push(block.header.unwrap().canonical);
-    }
-    Held {
-        headers,
-        entities: replica.entities(vault, "").await.unwrap(),
-        relationships: replica.relationships(vault).await.unwrap(),
-    }
-}
-
-/// Waits until all nodes are level and asserts that each holds the same blocks, entities and relationships.
-pub(crate) async fn assert_alike(cluster: &Cluster, vaults: &[VaultRef]) {
-    let replicas = cluster.replicas();
-    // Equal state roots: what a snapshot brought hashes to the same as what the log brought elsewhere.
-    let tips = wait_level(&replicas, vaults, WAIT_MAX).await.unwrap();
-    for (&vault, &tip) in &tips {
-        assert!(tip.height > 0, "vault {vault} was written to");
-        let expected = held(&replicas[0], vault, tip).await;
-        for replica in &replicas[1..] {
-            let found = held(replica, vault, tip).await;
-            assert_eq!(found.headers, expected.headers, "headers of {vault} at {replica}");
-            assert!(found == expected, "{replica} holds something else of vault {vault}");
-        }
-    }
-}
 
 /// Where the log of each group ends, on a node.
 pub(crate) async fn log_ends(node: &Node) -> BTreeMap<u64, u64> {
@@ -93,7 +50,7 @@ async fn outrun_directory(cluster: &Cluster, client: &Client, ends: &BTreeMap<u6
     while !is_outrun(cluster, SYSTEM, ends).await {
         assert!(made < 10 * ENTRIES_MAX, "{made} namespaces and the log is still whole");
         for _ in 0..20 {
-            client.create_namespace(&format!("filler-{made}")).await.unwrap();
+            client.ensure_namespace(&format!("filler-{made}")).await.unwrap();
             made += 1;
         }
     }
@@ -315,10 +272,10 @@ async fn asleep(node: &Node) -> BTreeSet<u64> {
 async fn groups_sleep_after_a_restart_until_somebody_writes() {
     let mut cluster = Cluster::start_with(3, &[("LEDGER_SHARDS", "4")]).await;
     let client = cluster.client().await;
-    let namespace = client.create_namespace("sleepers").await.unwrap();
+    let namespace = client.ensure_namespace("sleepers").await.unwrap();
     let mut by_shard = BTreeMap::new();
     while by_shard.len() < 2 {
-        let (vault, genesis) = client.create_vault(namespace).await.unwrap();
+        let (vault, genesis) = make_vault(&client, namespace).await.unwrap();
         by_shard.insert(genesis.shard, vault);
     }
     let vaults: Vec<VaultRef> = by_shard.values().copied().collect();

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use ledger::demo::process::Server;
 use ledger_types::VaultRef;
 
+use super::alike::assert_alike;
 use super::harness::{Cluster, WAIT_MAX};
 use super::load::{Acknowledged, Load, assert_held};
-use super::recovery::{SHORT_LOG, assert_alike, is_outrun, log_ends, wait_no_files};
+use super::recovery::{SHORT_LOG, is_outrun, log_ends, wait_no_files};
 
 /// The node that lags.
 const AWAY: usize = 2;

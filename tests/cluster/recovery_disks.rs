@@ -7,15 +7,16 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use ledger::demo::process::Server;
+use ledger::demo::vaults::make_vault;
 use ledger_client::{Client, ClientConfig, Consistency, TrustSource, VerifiedOptions};
 use ledger_proof::VerifiedValue;
 use ledger_proof::system_entity::{NodeEntity, NodeState, SystemEntity as _, node_key};
 use ledger_proto::v1;
 use ledger_types::{NodeId, Operation, StateKey, VaultRef};
 
+use super::alike::assert_alike;
 use super::harness::{Cluster, Node, WAIT_MAX, eventually, refusal_of};
 use super::load::{Load, assert_held};
-use super::recovery::assert_alike;
 
 /// Two data shards beside the directory, and a clock that makes elections quick.
 const SETTINGS: [(&str, &str); 2] = [("LEDGER_SHARDS", "2"), ("LEDGER_TICK_MS", "20")];
@@ -118,10 +119,10 @@ struct Replaced {
 async fn replace_disk(leads_directory: bool) -> Replaced {
     let mut cluster = Cluster::start_with(3, &SETTINGS).await;
     let client = cluster.client().await;
-    let namespace = client.create_namespace("disks").await.unwrap();
+    let namespace = client.ensure_namespace("disks").await.unwrap();
     let mut vaults = BTreeMap::new();
     while vaults.len() < GROUPS - 1 {
-        let (vault, genesis) = client.create_vault(namespace).await.unwrap();
+        let (vault, genesis) = make_vault(&client, namespace).await.unwrap();
         vaults.insert(genesis.shard, vault);
     }
     let vaults: Vec<VaultRef> = vaults.into_values().collect();
@@ -180,7 +181,7 @@ async fn assert_its_vote_counts(replaced: &mut Replaced) {
     for &vault in &*vaults {
         client.write(vault, vec![set("by-two", b"1")]).await.unwrap();
     }
-    client.create_namespace("by-two").await.unwrap();
+    client.ensure_namespace("by-two").await.unwrap();
     let key = [StateKey::entity("by-two")];
     let state_dir = cluster.directory("client");
     let pinned = trusting(cluster, TrustSource::Pinned, &state_dir).await;

@@ -97,7 +97,7 @@ async fn first_writes_may_race(nodes: &[Node], vault: VaultRef) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_write_makes_its_vault() {
     let cluster = Cluster::start_with(3, &[("LEDGER_AUTO_CREATE_VAULTS", "true")]).await;
-    let namespace = cluster.client().await.create_namespace("chosen").await.unwrap();
+    let namespace = cluster.client().await.ensure_namespace("chosen").await.unwrap();
     let of_id = |id: u64| VaultRef { namespace, vault: VaultId(id) };
     let nodes = cluster.nodes();
     for (node, chosen) in nodes.iter().zip(CHOSEN) {

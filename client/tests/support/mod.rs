@@ -83,6 +83,9 @@ pub struct Node {
     pub nodes_told: Mutex<Vec<String>>,
     pub writes: Calls<v1::WriteRequest, v1::WriteResponse>,
     pub namespaces: Calls<v1::CreateNamespaceRequest, v1::CreateNamespaceResponse>,
+    pub namespaces_by_name: Calls<v1::GetNamespaceRequest, v1::GetNamespaceResponse>,
+    pub vaults: Calls<v1::CreateVaultRequest, v1::CreateVaultResponse>,
+    pub blocks: Calls<v1::GetBlockRequest, v1::GetBlockResponse>,
     pub watches: Calls<v1::WatchBlocksRequest, Announcements>,
     pub entities: Calls<v1::ListEntitiesRequest, v1::ListEntitiesResponse>,
     pub bundles: Calls<v1::GetTrustBundleRequest, v1::GetTrustBundleResponse>,
@@ -270,12 +273,18 @@ impl ReadService for Node {
         Ok(self.tell(self.entities.take(request.into_inner()).await?))
     }
 
+    async fn get_block(
+        &self,
+        request: Request<v1::GetBlockRequest>,
+    ) -> Result<Response<v1::GetBlockResponse>, Status> {
+        Ok(self.tell(self.blocks.take(request.into_inner()).await?))
+    }
+
     refuse! {
         read: ReadRequest => ReadResponse,
         batch_read: BatchReadRequest => BatchReadResponse,
         verified_read: VerifiedReadRequest => VerifiedReadResponse,
         historical_read: HistoricalReadRequest => HistoricalReadResponse,
-        get_block: GetBlockRequest => GetBlockResponse,
         get_block_range: GetBlockRangeRequest => GetBlockRangeResponse,
         get_tip: GetTipRequest => GetTipResponse,
         get_client_state: GetClientStateRequest => GetClientStateResponse,
@@ -293,11 +302,23 @@ impl AdminService for Node {
         Ok(self.tell(self.namespaces.take(request.into_inner()).await?))
     }
 
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        Ok(self.tell(self.namespaces_by_name.take(request.into_inner()).await?))
+    }
+
+    async fn create_vault(
+        &self,
+        request: Request<v1::CreateVaultRequest>,
+    ) -> Result<Response<v1::CreateVaultResponse>, Status> {
+        Ok(self.tell(self.vaults.take(request.into_inner()).await?))
+    }
+
     refuse! {
         delete_namespace: DeleteNamespaceRequest => DeleteNamespaceResponse,
-        get_namespace: GetNamespaceRequest => GetNamespaceResponse,
         list_namespaces: ListNamespacesRequest => ListNamespacesResponse,
-        create_vault: CreateVaultRequest => CreateVaultResponse,
         delete_vault: DeleteVaultRequest => DeleteVaultResponse,
         get_vault: GetVaultRequest => GetVaultResponse,
         list_vaults: ListVaultsRequest => ListVaultsResponse,
