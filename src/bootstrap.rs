@@ -29,7 +29,8 @@ use crate::bootstrap::probe::{Peers, Round};
 use crate::context::NodeIdentity;
 use crate::peer::{PROTOCOL_VERSION, PeerState, StateError};
 
-pub use promise::{Founder, FounderBook, GenesisPromise};
+pub use ledger_proof::genesis::{Founder, GenesisPromise};
+pub use promise::FounderBook;
 
 /// Longest wait for another founder's disk.
 const PROMISE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ pub mod block_proof;
 pub mod bundle_link;
 pub mod checkpoint;
 pub mod encoding;
+pub mod genesis;
 pub mod hash;
 pub mod header;
 pub mod known_checkpoint;

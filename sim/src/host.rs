@@ -4,10 +4,11 @@
 
 use std::mem;
 
+use ledger_shard_core::boot::GroupRowsError;
 use ledger_shard_core::effects::{BootRecord, Effects, GroupStatus, Input};
 use ledger_types::GroupId;
 
-use crate::boot::{self, BootError};
+use crate::boot;
 use crate::clock::Clock;
 use crate::node::{ApplyJob, LogJob, Process, Seen};
 use crate::world::{Event, World};
@@ -172,8 +173,8 @@ impl World {
         for group in boot::groups(&node.disk) {
             match boot::load_group(&node.disk, node.id, group) {
                 Ok(record) => records.push(record),
-                Err(BootError::Left(_)) => self.counts.left += 1,
-                Err(BootError::Read(_)) if node.disk.is_damaged() => return self.lose(place),
+                Err(GroupRowsError::Removed { .. }) => self.counts.left += 1,
+                Err(GroupRowsError::Read(_)) if node.disk.is_damaged() => return self.lose(place),
                 Err(error) => return self.fail("boot", format!("node {place}: {error}")),
             }
         }

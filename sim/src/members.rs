@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ledger_proof::EntryPosition;
 use ledger_shard_core::apply::genesis_rows;
+use ledger_shard_core::boot::first_rows;
 use ledger_shard_core::command::system::FIRST_OWNER_EPOCH;
 use ledger_shard_core::effects::{BootRecord, GroupStatus, Input, MemberChange, Replica, Role};
 use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
@@ -58,7 +59,7 @@ impl World {
             let table = self.table(&plan, None);
             for (&place, &incarnation) in &plan.members {
                 let record = BootRecord::new_group(group, incarnation, table.clone());
-                let mut rows = boot::first_rows(&record);
+                let mut rows = first_rows(&record);
                 if group == GroupId::SYSTEM {
                     let (index, term) = BootRecord::FIRST;
                     let timestamp_ns = FOUNDED_AT_NS;
@@ -185,7 +186,7 @@ impl World {
         }
         let record = BootRecord::added_replica(self.plans[number].group, new, table);
         let node = &mut self.nodes[place];
-        node.disk.write(boot::first_rows(&record));
+        node.disk.write(first_rows(&record));
         node.disk.sync();
         if node.process.is_some() {
             self.start_replica(place, record);

@@ -14,7 +14,7 @@
 use ledger_proto::internal::RefusalReason;
 use ledger_types::{ClusterId, StoreId};
 
-use super::promise::{Founder, GenesisPromise};
+use super::{Founder, GenesisPromise};
 
 /// What a node's data directory says about its cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

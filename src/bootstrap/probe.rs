@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use super::decide::{FoundingView, PeerView};
-use super::promise::{Founder, GenesisPromise};
 use super::{BootstrapSettings, PeerSource};
+use super::{Founder, GenesisPromise};
 use crate::context::endpoint;
 use crate::peer::{MESSAGE_BYTES_MAX, PeerState, wire_founder};
 

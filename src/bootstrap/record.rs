@@ -4,10 +4,10 @@
 //! node belongs to its cluster, whatever else a crash left undone.
 
 use ledger_proof::encoding::{DecodeError, Reader, Writer};
+use ledger_proof::genesis::{GenesisPromise, PROMISE_BYTES_MAX, is_address};
+use ledger_proof::system_entity::ADDRESS_BYTES_MAX;
 use ledger_types::limits::NAME_BYTES_MAX;
 use ledger_types::{NodeId, StoreId, check_name};
-
-use super::promise::{ADDRESS_BYTES_MAX, GenesisPromise, PROMISE_BYTES_MAX, is_address};
 
 /// Row of the promised genesis; empty once it was withdrawn.
 pub const ROW_PROMISE: &[u8] = b"node/promise";
@@ -182,7 +182,7 @@ mod tests {
     use ledger_types::ClusterId;
 
     use super::*;
-    use crate::bootstrap::promise::Founder;
+    use ledger_proof::genesis::Founder;
 
     fn membership() -> MembershipRow {
         let founder = Founder {

@@ -1,6 +1,7 @@
 //! What a client trusts, and the directory's entities that its trust goes through.
 
 use ledger_client::SavedProof;
+use ledger_proof::genesis::GenesisPromise;
 use ledger_proof::note::KnownSigner;
 use ledger_proof::system_entity::{
     ClusterEntity, NamespaceEntity, NamespaceNameEntity, NodeEntity, SequenceEntity, ShardEntity,
@@ -43,6 +44,18 @@ pub(crate) fn sample_signers() -> Vec<KnownSigner> {
         public_key: voter.public_key,
     };
     bundle.voters.iter().map(signer).collect()
+}
+
+/// A genesis, as founders promise it to each other.
+pub(crate) fn genesis(input: &[u8]) -> Verdict {
+    let verdict = canonical(input, GenesisPromise::decode, GenesisPromise::encode);
+    if let Ok(genesis) = GenesisPromise::decode(input) {
+        let numbers = genesis.numbered().map(|(node, _, founder)| (Some(node), founder.store));
+        for (node, store) in numbers {
+            assert_eq!(genesis.node_of(store), node, "a founder is known by its store");
+        }
+    }
+    verdict
 }
 
 /// A trust bundle.

@@ -5,12 +5,14 @@
 //! that were not handed in, or iterate an unordered map: the simulator runs this code byte for byte.
 
 pub mod apply;
+pub mod boot;
 pub mod command;
 pub mod effects;
 pub mod entry;
 mod log_cache;
 mod node_core;
 pub mod query;
+pub mod records;
 mod replica;
 pub mod rows;
 pub mod snapshot;

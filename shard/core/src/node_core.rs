@@ -8,7 +8,9 @@ use std::mem;
 
 use ledger_types::{GroupId, NodeId};
 
-use crate::effects::{Effects, GroupStatus, Input, Now, ReadAnswer, Refusal, Reply};
+use crate::effects::{
+    BootRecord, Effects, GroupMessage, GroupStatus, Input, Now, ReadAnswer, Refusal, Reply,
+};
 use crate::replica::RaftReplica;
 
 /// How a node's groups behave. The same on every node of a cluster but for the seed.
@@ -135,15 +137,7 @@ impl NodeCore {
 
     fn handle(&mut self, input: Input, effects: &mut Effects) {
         match input {
-            Input::Start(boot) => {
-                let here = boot.replicas.iter().any(|replica| {
-                    replica.incarnation == boot.incarnation && replica.node == self.node
-                });
-                assert!(here, "a replica is started only on the node that its table names");
-                let (group, config) = (boot.group, &self.config);
-                self.groups.entry(group).or_insert_with(|| RaftReplica::new(*boot, config));
-                self.dirty.insert(group);
-            }
+            Input::Start(boot) => self.start(*boot),
             Input::Propose { group, token, command, deadline_ms } => match self.visit(group) {
                 Some(replica) => replica.propose(token, command, deadline_ms),
                 None => effects.replies.push(Reply { token, refusal: Refusal::NoReplica }),
@@ -155,15 +149,7 @@ impl NodeCore {
                     effects.reads.push(ReadAnswer { token, result });
                 }
             },
-            Input::Message { from, message } => {
-                match message.is_catching_up {
-                    true => self.laggards.insert(from),
-                    false => self.laggards.remove(&from),
-                };
-                if let Some(replica) = self.visit(message.group) {
-                    replica.step(from, &message, effects);
-                }
-            }
+            Input::Message { from, message } => self.message(from, &message, effects),
             Input::Persisted { group, ready } => {
                 self.started(group).persisted(ready, effects);
             }
@@ -203,6 +189,27 @@ impl NodeCore {
                 self.started(group).snapshot_fetched(id, verified, effects);
             }
             Input::Tick => {}
+        }
+    }
+
+    fn start(&mut self, boot: BootRecord) {
+        let here = boot
+            .replicas
+            .iter()
+            .any(|replica| replica.incarnation == boot.incarnation && replica.node == self.node);
+        assert!(here, "a replica is started only on the node that its table names");
+        let (group, config) = (boot.group, &self.config);
+        self.groups.entry(group).or_insert_with(|| RaftReplica::new(boot, config));
+        self.dirty.insert(group);
+    }
+
+    fn message(&mut self, from: NodeId, message: &GroupMessage, effects: &mut Effects) {
+        match message.is_catching_up {
+            true => self.laggards.insert(from),
+            false => self.laggards.remove(&from),
+        };
+        if let Some(replica) = self.visit(message.group) {
+            replica.step(from, message, effects);
         }
     }
 

@@ -1,8 +1,11 @@
 //! Groups on disk, whole and damaged.
 
 use ledger_shard_core::effects::{HardState, Replica};
-use ledger_shard_core::entry::EntryKind;
-use ledger_shard_core::rows::encode_raft_entry;
+use ledger_shard_core::entry::{EntryKind, LogEntry};
+use ledger_shard_core::rows::{
+    GroupRow, LocalState, encode_hard_state, encode_raft_entry, raft_entry_key,
+    raft_hard_state_key, raft_local_key,
+};
 use ledger_types::Incarnation;
 use tempfile::TempDir;
 
@@ -118,7 +121,10 @@ fn rows_that_contradict_each_other_stop_the_boot() {
         grown(&store, 20);
         damage(&store);
         let error = load_group(&store, NODE, GROUP).unwrap_err();
-        assert!(matches!(error, BootError::Corrupt { group: GROUP, .. }), "{what}: {error}");
+        assert!(
+            matches!(error, BootError::Group(GroupRowsError::Corrupt { group: GROUP, .. })),
+            "{what}: {error}"
+        );
         assert!(error.to_string().contains(what), "{what}: {error}");
         load(&store, NODE)
     };
@@ -147,7 +153,10 @@ fn rows_that_contradict_each_other_stop_the_boot() {
     let (_directory, store) = new_store();
     grown(&store, 20);
     put(&store, Family::Raft, raft_local_key(GROUP), Some(vec![9]));
-    assert!(matches!(load(&store, NODE).unwrap_err(), BootError::Row { group: GROUP, .. }));
+    assert!(matches!(
+        load(&store, NODE).unwrap_err(),
+        BootError::Group(GroupRowsError::Row { group: GROUP, .. })
+    ));
 }
 
 #[test]
@@ -195,5 +204,8 @@ fn a_group_that_the_node_has_left_is_reported_and_left_alone() {
     let boot = load(&store, NodeId(7)).unwrap();
     assert_eq!((boot.removed, boot.sleeping, boot.orphans), (vec![GROUP], vec![], vec![]));
     let error = load_group(&store, NodeId(7), GROUP).unwrap_err();
-    assert!(matches!(error, BootError::Removed { group: GROUP, .. }), "{error}");
+    assert!(
+        matches!(error, BootError::Group(GroupRowsError::Removed { group: GROUP, .. })),
+        "{error}"
+    );
 }

@@ -1,11 +1,13 @@
 //! A snapshot's files: where they lie, how records are put into them and read back in order.
 //!
-//! Owns the directories' layout and the framing. Must never judge a key or a value.
+//! Owns the directories' layout. The framing of records is in `ledger_shard_core::records`. Must never judge a key or a
+//! value.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use ledger_shard_core::records::{RecordReader, record_header};
 use ledger_shard_core::snapshot::{
     FILE_BYTES_MAX, RECORD_HEADER_LEN, RECORD_KEY_BYTES_MAX, RECORD_VALUE_BYTES_MAX, SnapshotFile,
     SnapshotId,
@@ -147,103 +149,32 @@ impl OpenFile {
     }
 }
 
-/// The bytes before a record's key.
-pub(super) fn record_header(key_len: usize, value_len: usize) -> [u8; RECORD_HEADER_LEN] {
-    let mut header = [0; RECORD_HEADER_LEN];
-    header[..2].copy_from_slice(&(key_len as u16).to_be_bytes());
-    header[2..].copy_from_slice(&(value_len as u32).to_be_bytes());
-    header
-}
-
-/// Lengths of key and value in the bytes before a record's key; `None` if the value's is over its limit.
-pub(super) fn record_lengths(header: &[u8; RECORD_HEADER_LEN]) -> Option<(usize, usize)> {
-    let [a, b, c, d, e, f] = *header;
-    let key_len = usize::from(u16::from_be_bytes([a, b]));
-    let value_len = u32::from_be_bytes([c, d, e, f]) as usize;
-    (value_len <= RECORD_VALUE_BYTES_MAX).then_some((key_len, value_len))
-}
-
-/// A record's key and value.
-pub(super) type Record<'a> = (&'a [u8], &'a [u8]);
-
-/// Why the next record cannot be read.
-pub(super) enum RecordFault {
-    Io(io::Error),
-    Framing,
-}
-
-impl From<io::Error> for RecordFault {
-    fn from(error: io::Error) -> RecordFault {
-        RecordFault::Io(error)
-    }
-}
-
-/// Reads a file's records in order, one at a time, and hashes every byte on the way.
-pub(super) struct RecordReader {
+/// A file that is read and hashed at once.
+pub(super) struct Hashing {
     input: BufReader<File>,
-    /// Bytes of the file in front of the next record.
-    pub(super) offset: u64,
-    bytes: u64,
     hasher: Sha256,
-    key: Vec<u8>,
-    value: Vec<u8>,
 }
 
-impl RecordReader {
-    /// Opens a file that should have this many bytes.
-    pub(super) fn open(path: &Path, bytes: u64) -> io::Result<RecordReader> {
-        let input = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
-        let (key, value) = (Vec::new(), Vec::new());
-        Ok(RecordReader { input, offset: 0, bytes, hasher: Sha256::new(), key, value })
+impl Read for Hashing {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(into)?;
+        self.hasher.update(&into[..read]);
+        Ok(read)
     }
+}
 
-    /// The next record; `None` at the end. Lengths are compared with what is left of the file before
-    /// memory is taken.
-    pub(super) fn next(&mut self) -> Result<Option<Record<'_>>, RecordFault> {
-        let left = self.bytes - self.offset;
-        if left == 0 {
-            let mut more = [0];
-            return match self.input.read(&mut more)? {
-                0 => Ok(None),
-                _ => Err(RecordFault::Framing),
-            };
-        }
-        let mut header = [0; RECORD_HEADER_LEN];
-        if left < header.len() as u64 {
-            return Err(RecordFault::Framing);
-        }
-        self.read(&mut header)?;
-        let (key_len, value_len) = record_lengths(&header).ok_or(RecordFault::Framing)?;
-        let len = (header.len() + key_len + value_len) as u64;
-        if len > left {
-            return Err(RecordFault::Framing);
-        }
-        let (mut key, mut value) = (std::mem::take(&mut self.key), std::mem::take(&mut self.value));
-        key.resize(key_len, 0);
-        value.resize(value_len, 0);
-        self.read(&mut key)?;
-        self.read(&mut value)?;
-        (self.key, self.value) = (key, value);
-        self.offset += len;
-        Ok(Some((&self.key, &self.value)))
-    }
+/// Reads a file's records in order, and hashes every byte on the way.
+pub(super) type RecordFile = RecordReader<Hashing>;
 
-    /// SHA-256 of all that was read.
-    pub(super) fn finish(self) -> Digest {
-        digest_of(self.hasher)
-    }
+/// Opens a file that should have this many bytes.
+pub(super) fn open_records(path: &Path, bytes: u64) -> io::Result<RecordFile> {
+    let input = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+    Ok(RecordReader::new(Hashing { input, hasher: Sha256::new() }, bytes))
+}
 
-    fn read(&mut self, into: &mut [u8]) -> Result<(), RecordFault> {
-        match self.input.read_exact(into) {
-            Ok(()) => {
-                self.hasher.update(&*into);
-                Ok(())
-            }
-            // Shorter than it should be.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(RecordFault::Framing),
-            Err(error) => Err(RecordFault::Io(error)),
-        }
-    }
+/// SHA-256 of all that was read.
+pub(super) fn finish_records(file: RecordFile) -> Digest {
+    digest_of(file.into_input().hasher)
 }
 
 /// SHA-256 of a file's first `bytes` bytes, which must be there.

@@ -16,6 +16,7 @@ use ledger_proof::encoding::{DecodeError, Reader, Writer};
 use ledger_proof::hash;
 use ledger_shard_core::apply::Applier;
 use ledger_shard_core::effects::{HardState, InstallSnapshot};
+use ledger_shard_core::records::RecordFault;
 use ledger_shard_core::rows::{
     LocalState, VaultRow, encode_hard_state, group_row_key, owned_rows_range, raft_entry_range,
     raft_hard_state_key, raft_local_key, split_vault_row_key, vault_row_key,
@@ -28,7 +29,7 @@ use tracing::info;
 
 use super::cut::{owned_vaults, split_owned_row};
 use super::error::{SnapshotError, VerifyError};
-use super::files::{RecordFault, RecordReader, file_path, incoming_directory, remove_directory};
+use super::files::{file_path, finish_records, incoming_directory, open_records, remove_directory};
 use super::store::read_manifest;
 use super::{VAULT_FAMILIES, fail_point, vault_range};
 use crate::store::Store;
@@ -335,17 +336,17 @@ fn visit_file(
     visit: &mut Visit<'_>,
 ) -> Result<(), SnapshotError> {
     let failed = |error| SnapshotError::file("read", path)(error);
-    let mut reader = RecordReader::open(path, line.bytes).map_err(failed)?;
+    let mut reader = open_records(path, line.bytes).map_err(failed)?;
     loop {
-        let offset = reader.offset;
-        match reader.next() {
+        let offset = reader.offset();
+        match reader.next_record() {
             Ok(Some((key, value))) => visit(key, value)?,
             Ok(None) => break,
             Err(RecordFault::Framing) => return Err(VerifyError::Framing { file, offset }.into()),
             Err(RecordFault::Io(error)) => return Err(failed(error)),
         }
     }
-    match reader.finish() == line.digest {
+    match finish_records(reader) == line.digest {
         true => Ok(()),
         false => Err(SnapshotError::FileDigest { file }),
     }

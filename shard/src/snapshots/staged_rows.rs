@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ledger_proof::ReadFault;
-use ledger_shard_core::snapshot::{RECORD_HEADER_LEN, SnapshotFile, SnapshotManifest};
+use ledger_shard_core::records::{Record, RecordFault, RecordPlace, record_at};
+use ledger_shard_core::snapshot::{SnapshotFile, SnapshotManifest};
 use ledger_shard_core::view::{Family, StateView};
 
 use super::error::{SnapshotError, VerifyError};
-use super::files::{
-    Record, RecordFault, RecordReader, digest_of, file_path, hash_prefix, record_lengths,
-};
+use super::files::{digest_of, file_path, finish_records, hash_prefix, open_records};
 
 /// Bytes of records between two places of the index.
 const BLOCK_BYTES: u64 = 64 << 10;
@@ -100,12 +99,12 @@ fn index_file(
     last_key: &mut Vec<u8>,
 ) -> Result<IndexedFile, SnapshotError> {
     let failed = |error| SnapshotError::file("read", path)(error);
-    let mut reader = RecordReader::open(path, line.bytes).map_err(failed)?;
+    let mut reader = open_records(path, line.bytes).map_err(failed)?;
     let mut blocks: Vec<(Box<[u8]>, u64)> = Vec::new();
     let (mut row, mut block_ends) = (0, 0);
     let framing = loop {
-        let offset = reader.offset;
-        match reader.next() {
+        let offset = reader.offset();
+        match reader.next_record() {
             Ok(Some((key, _))) => {
                 let is_first = row == 0 && last_key.is_empty();
                 if !is_first && key <= last_key.as_slice() {
@@ -132,7 +131,7 @@ fn index_file(
     };
     // A file that is not what was sent says nothing about the sender, whatever else is wrong with it.
     let digest = match &framing {
-        Ok(()) => reader.finish(),
+        Ok(()) => finish_records(reader),
         Err(_) => match hash_prefix(path, line.bytes) {
             Ok(hasher) => digest_of(hasher),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -217,32 +216,22 @@ impl<'a> Cursor<'a> {
                     self.block.insert(next)
                 }
             };
-            let (key_at, value_at, end) = record_at(&block.bytes, self.at)?;
-            self.at = end;
-            let key = &block.bytes[key_at..value_at];
+            let what = "a file of a snapshot changed while it was read";
+            let place = record_at(&block.bytes, self.at).ok_or(ReadFault::Corrupt { what })?;
+            let key = &block.bytes[place.key_at..place.value_at];
             if key >= self.to.as_slice() {
                 // Nothing in the range comes after this; asked again, the answer is the same.
-                self.at = key_at - RECORD_HEADER_LEN;
                 return Ok(None);
             }
+            self.at = place.end;
             if key >= self.from.as_slice() {
-                break (key_at, value_at, end);
+                break place;
             }
         };
-        let (key_at, value_at, end) = found;
+        let RecordPlace { key_at, value_at, end } = found;
         let bytes = &self.block.as_ref().expect("a row was found in it").bytes;
         Ok(Some((&bytes[key_at..value_at], &bytes[value_at..end])))
     }
-}
-
-/// Where the key, the value and the end of the record at `at` are.
-fn record_at(bytes: &[u8], at: usize) -> Result<(usize, usize, usize), ReadFault> {
-    let changed = ReadFault::Corrupt { what: "a file of a snapshot changed while it was read" };
-    let header = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    let Some((key_len, value_len)) = header.and_then(record_lengths) else { return Err(changed) };
-    let key_at = at + RECORD_HEADER_LEN;
-    let (value_at, end) = (key_at + key_len, key_at + key_len + value_len);
-    if end > bytes.len() { Err(changed) } else { Ok((key_at, value_at, end)) }
 }
 
 impl StateView for StagedRows {

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use ledger_fuzz_bodies::{recorded_messages, sample_bundle, sealed_page_token};
+use ledger_proof::genesis::{Founder, GenesisPromise};
 use ledger_proof::{
     BlockHeader, Checkpoint, KnownCheckpoint, Origin, PageWrite, ReadFault, SignedNote,
     SignedRecord, StateTree, Transaction, TreeStore, Writer,
@@ -20,6 +21,7 @@ use ledger_shard_core::command::system::{
 };
 use ledger_shard_core::effects::Replica;
 use ledger_shard_core::entry::{Command, CommandKind, EntryBuilder};
+use ledger_shard_core::records::record_header;
 use ledger_shard_core::rows::{GroupRow, group_row_key, raft_entry_key, vault_row_key};
 use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::Family;
@@ -48,6 +50,7 @@ pub(crate) fn all() -> Vec<Seed> {
     seeds.log();
     seeds.rows();
     seeds.wire();
+    seeds.genesis();
     seeds.others();
     seeds.all
 }
@@ -317,6 +320,30 @@ impl Seeds {
                 files,
             };
             self.push("snapshot_manifest", name, manifest.encode());
+        }
+        let record = |key: &[u8], value: &[u8]| {
+            [&record_header(key.len(), value.len())[..], key, value].concat()
+        };
+        let two = [record(b"key", b"value"), record(&[8; 300], &[])].concat();
+        self.push("snapshot_records", "two records", two);
+        self.push("snapshot_records", "one record", record(b"k", &[1; 20]));
+    }
+
+    fn genesis(&mut self) {
+        let founder = |name: &str, number: u8| Founder {
+            name: name.to_owned(),
+            store: StoreId([number; 16]),
+            public_key: [number; 32],
+            address: format!("{name}.example:50051"),
+            zone: if number == 1 { String::new() } else { format!("z{number}") },
+        };
+        for (name, founders) in [
+            ("one founder", vec![founder("a", 1)]),
+            ("three founders", vec![founder("a", 1), founder("b", 2), founder("c", 3)]),
+        ] {
+            let domain = "test.ledger".to_owned();
+            let genesis = GenesisPromise::new(ClusterId([5; 16]), domain, 6, founders);
+            self.push("genesis", name, genesis.expect("valid").encode());
         }
     }
 

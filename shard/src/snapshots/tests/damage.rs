@@ -1,6 +1,7 @@
 //! Every kind of damage is refused, each with its own error.
 
 use ledger_proof::{Record, hash};
+use ledger_shard_core::records::{record_at, record_header};
 use ledger_shard_core::rows::{
     LogNodeRow, VaultRow, block_body_key, block_header_key, block_log_node_key, latest_key,
     owned_row_key, vault_row_key,
@@ -8,7 +9,7 @@ use ledger_shard_core::rows::{
 use ledger_shard_core::snapshot::SnapshotFile;
 use ledger_types::StateKey;
 
-use super::super::files::{file_path, record_header};
+use super::super::files::file_path;
 use super::*;
 
 /// A snapshot in memory, to be spoilt.
@@ -30,11 +31,12 @@ fn loose() -> Loose {
 }
 
 fn records(bytes: &[u8]) -> Rows {
-    let (mut rows, mut rest) = (Rows::new(), bytes);
-    while let Some((header, after)) = rest.split_first_chunk() {
-        let (key, value) = super::super::files::record_lengths(header).unwrap();
-        rows.push((after[..key].to_vec(), after[key..key + value].to_vec()));
-        rest = &after[key + value..];
+    let (mut rows, mut at) = (Rows::new(), 0);
+    while at < bytes.len() {
+        let place = record_at(bytes, at).unwrap();
+        let (key, value) = (place.key_at..place.value_at, place.value_at..place.end);
+        rows.push((bytes[key].to_vec(), bytes[value].to_vec()));
+        at = place.end;
     }
     rows
 }
