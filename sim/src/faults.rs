@@ -47,7 +47,7 @@ pub enum Fault {
     WallJump,
     /// A clock begins to run at another rate.
     Drift,
-    /// A disk is lost, and its replicas go to other nodes where they can.
+    /// A replica goes to another node: one that lives, or those of a disk that is lost.
     Move,
     /// A learner comes or goes.
     Learner,
@@ -140,6 +140,9 @@ impl World {
                 node.slow_sync_us = 5_000 + pick % 400_000;
                 self.later(for_us, Mend::FastDisk(place));
                 true
+            }
+            Fault::Move if pick % 2 == 0 => {
+                self.order_move(trouble.group as usize % self.plans.len(), place)
             }
             Fault::Wipe | Fault::Move => {
                 let is_wiped = self.wipe(place, for_us);

@@ -12,6 +12,7 @@ use crate::actions::{Request, RequestKind};
 use crate::boot;
 use crate::clock::Micros;
 use crate::fingerprint::Fingerprint;
+use crate::recompute;
 use crate::snapshots::{owned_vaults, vault_range};
 use crate::world::{Phase, World};
 
@@ -107,6 +108,9 @@ impl World {
         let mut print = Fingerprint::default();
         let row = boot::group_row(disk, group).map_err(|error| error.to_string())?;
         print.bytes(&row.encode());
+        if !self.options.is_blind {
+            recompute::check(disk, group, &row)?;
+        }
         let mut vaults = owned_vaults(disk, group).map_err(|error| error.to_string())?;
         if group != GroupId::SYSTEM && vaults.len() as u64 != self.swarm.vaults_per_group {
             return Err(format!("group {group} owns {vaults:?}"));
@@ -160,3 +164,6 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ mod members;
 mod network;
 mod node;
 mod raft_header;
+mod recompute;
 pub mod replay;
 mod report;
 mod run;

@@ -30,7 +30,7 @@ struct Arguments {
     /// Run the actions of this file instead.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "events", "sabotage", "blind"])]
     replay: Option<PathBuf>,
-    /// Break a part on purpose: early-acknowledgement, lost-hard-state or stale-read.
+    /// Break a part on purpose: early-acknowledgement, lost-hard-state, stale-read or wrong-snapshot-row.
     #[arg(long, value_name = "NAME", value_parser = sabotage)]
     sabotage: Option<Sabotage>,
     /// Judge only by what clients are told and by what replicas apply.

@@ -158,6 +158,24 @@ impl World {
         true
     }
 
+    /// An operator's order: the living replica of a group at a place, or at the first place behind it that has one,
+    /// goes to a node that never had the group. The old one votes until the change is done, and may lead.
+    pub(crate) fn order_move(&mut self, number: usize, near: usize) -> bool {
+        let plan = &self.plans[number];
+        if !self.is_whole(plan) {
+            return false;
+        }
+        let members = || plan.members.iter().map(|(&place, &old)| (place, old));
+        let behind = members().find(|(place, _)| *place >= near);
+        let old = behind.or_else(|| members().next()).expect("a group has members");
+        let Some(place) = self.spare_place(plan.group, near) else { return false };
+        let new = self.new_incarnation();
+        self.place_replica(number, (place, new), None);
+        self.plans[number].change = Some(Change::Replace { old, new, place });
+        self.counts.moved_alive += 1;
+        true
+    }
+
     /// A running node that never had the group, the first from a place on.
     fn spare_place(&self, group: GroupId, near: usize) -> Option<usize> {
         let mut places = (0..self.nodes.len()).map(|step| (near + step) % self.nodes.len());

@@ -6,15 +6,14 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use ledger_proof::ReadFault;
-use ledger_proof::hash;
+use ledger_proof::{ReadFault, Record, hash};
 use ledger_shard_core::effects::{
     CutSnapshot, Effects, HardState, Input, InstallSnapshot, SnapshotPhase,
 };
 use ledger_shard_core::rows::{
     LocalState, OwnedRow, OwnedState, VaultRow, encode_hard_state, group_row_key, owned_rows_range,
-    prefix_end, raft_entry_range, raft_hard_state_key, raft_local_key, split_vault_row_key,
-    vault_row_key,
+    prefix_end, raft_entry_range, raft_hard_state_key, raft_local_key, split_latest,
+    split_vault_row_key, vault_row_key,
 };
 use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::{Family, RowWrite, StateView};
@@ -23,7 +22,8 @@ use ledger_types::{ClusterId, GroupId, Incarnation, VaultRef};
 use crate::boot::{self, put};
 use crate::disk::Disk;
 use crate::node::Node;
-use crate::world::{Event, World};
+use crate::recompute;
+use crate::world::{Event, Sabotage, World};
 
 /// The families whose rows belong to vaults.
 pub(crate) const VAULT_FAMILIES: [Family; 5] =
@@ -105,7 +105,8 @@ impl World {
         id[8..].copy_from_slice(&self.snapshots_made.to_be_bytes());
         let fails = self.snapshot_fails();
         let node = &mut self.nodes[place];
-        let cut = if fails { None } else { cut_rows(&node.disk, wanted, SnapshotId(id)) };
+        let lies = self.options.sabotage == Some(Sabotage::WrongSnapshotRow);
+        let cut = if fails { None } else { cut_rows(&node.disk, wanted, SnapshotId(id), lies) };
         let manifest = cut.as_ref().map(|cut| Box::new(cut.manifest.clone()));
         let process = node.process.as_mut().expect("cuts of a running process");
         match cut {
@@ -207,6 +208,7 @@ impl World {
         let row = &manifest.row;
         self.oracle.installed(incarnation, row.applied_index, hard_state);
         self.tell(|| format!("node {place} group {group} installed {}", row.applied_index));
+        self.check_installed(place, &manifest);
         self.give(place, Input::Persisted { group, ready });
     }
 
@@ -223,6 +225,7 @@ impl World {
             return false;
         }
         for (key, value) in marked {
+            let node = &mut self.nodes[place];
             let group = key[MARKER_PREFIX.len()..].try_into().expect("a marker names a group");
             let group = GroupId(u64::from_be_bytes(group));
             let marker = Marker::decode(&value);
@@ -237,8 +240,23 @@ impl World {
             }
             node.incoming.remove(&group);
             self.counts.snapshots_resumed += 1;
+            self.check_installed(place, &cut.manifest);
         }
         true
+    }
+
+    /// What was installed is what its own rows say that it is.
+    fn check_installed(&mut self, place: usize, manifest: &SnapshotManifest) {
+        if self.options.is_blind {
+            return;
+        }
+        match recompute::check(&self.nodes[place].disk, manifest.group, &manifest.row) {
+            Ok(vaults) => self.counts.vaults_recomputed += vaults,
+            Err(detail) => {
+                let detail = format!("node {place}, group {}: {detail}", manifest.group);
+                self.fail("installed rows", detail);
+            }
+        }
     }
 
     /// True if the rows of a group must not be read now.
@@ -351,7 +369,7 @@ pub(crate) fn owned_vaults(disk: &Disk, group: GroupId) -> Result<Vec<VaultRef>,
 }
 
 /// The rows of a group as they are now; `None` if one is damaged or the receiver is no member.
-fn cut_rows(disk: &Disk, wanted: &CutSnapshot, id: SnapshotId) -> Option<Cut> {
+fn cut_rows(disk: &Disk, wanted: &CutSnapshot, id: SnapshotId, lies: bool) -> Option<Cut> {
     let group = wanted.group;
     let row = boot::group_row(disk, group).ok()?;
     let conf = &row.conf_state;
@@ -383,6 +401,9 @@ fn cut_rows(disk: &Disk, wanted: &CutSnapshot, id: SnapshotId) -> Option<Cut> {
         }
         rows.push((family, all));
     }
+    if lies && group != GroupId::SYSTEM {
+        falsify(&mut rows);
+    }
     let file = |(family, rows): &(Family, Rows)| {
         let bytes = records(rows);
         let (count, digest) = (rows.len() as u64, hash::plain(&bytes));
@@ -391,6 +412,22 @@ fn cut_rows(disk: &Disk, wanted: &CutSnapshot, id: SnapshotId) -> Option<Cut> {
     let files = rows.iter().map(file).collect();
     let (cluster, sender) = (ClusterId([1; 16]), wanted.from);
     Some(Cut { manifest: SnapshotManifest { id, cluster, group, sender, row, files }, rows })
+}
+
+/// A mistake on purpose: an entity gets another value, and its record the hash of that, so that the row is right by
+/// itself.
+fn falsify(rows: &mut [(Family, Rows)]) {
+    let latest = rows.iter_mut().filter(|(family, _)| *family == Family::Latest);
+    for (_, row) in latest.flat_map(|(_, rows)| rows) {
+        let (record, value) = split_latest(row).expect("rows are in their format");
+        if !value.is_empty() {
+            let mut record = Record::decode(record).expect("rows are in their format");
+            let value = [value, b"!"].concat();
+            record.value_hash = hash::plain(&value);
+            *row = [&record.encode()[..], &value].concat();
+            return;
+        }
+    }
 }
 
 /// One step of an installation; each may be done again.

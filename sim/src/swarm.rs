@@ -58,7 +58,7 @@ impl Swarm {
     pub(crate) fn draw(seed: u64) -> Swarm {
         let mut chance = Chance::new(seed, Purpose::Mix);
         let chance = &mut chance;
-        let nodes = chance.pick(&[3, 5]);
+        let nodes = chance.pick(&[3, 5, 5, 7]);
         let groups = (0..chance.within(2, 4)).map(|_| places(chance, nodes)).collect();
         let weights = Fault::ALL.map(|fault| (fault, chance.pick(&[0, 0, 1, 2, 6]))).to_vec();
         Swarm {
@@ -66,7 +66,7 @@ impl Swarm {
             groups,
             vaults_per_group: chance.within(1, 2),
             clients: chance.within(3, 8) as usize,
-            keys: chance.pick(&[2, 5, 20]),
+            keys: chance.pick(&[2, 5, 20, 200]),
             core: core_config(chance),
             apply: apply_config(chance),
             turn_us: chance.pick(&[0, 0, 50, 500]),

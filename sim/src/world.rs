@@ -61,14 +61,17 @@ pub enum Sabotage {
     LostHardState,
     /// The host answers reads from its own rows without asking the core.
     StaleRead,
+    /// The host cuts snapshots in which an entity has another value, with digests that fit.
+    WrongSnapshotRow,
 }
 
 impl Sabotage {
     /// Every sabotage and its name.
-    pub const ALL: [(&'static str, Sabotage); 3] = [
+    pub const ALL: [(&'static str, Sabotage); 4] = [
         ("early-acknowledgement", Sabotage::EarlyAcknowledgement),
         ("lost-hard-state", Sabotage::LostHardState),
         ("stale-read", Sabotage::StaleRead),
+        ("wrong-snapshot-row", Sabotage::WrongSnapshotRow),
     ];
 
     /// The name on the command line.
@@ -214,6 +217,15 @@ impl World {
         };
         world.found();
         world.after(LOOK_US, Event::Look);
+        world
+    }
+
+    /// A short run that ended as it must, for tests of what is checked then.
+    #[cfg(test)]
+    pub(crate) fn ended(seed: u64) -> World {
+        let mut world = World::new(Options::new(seed, 6_000), None);
+        world.run();
+        assert_eq!(world.violation, None, "seed {seed}");
         world
     }
 

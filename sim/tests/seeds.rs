@@ -40,6 +40,8 @@ fn every_invariant_holds_over_many_seeds() {
     assert!(counts.reborn > 100, "disks are lost: {}", counts.reborn);
     assert!(counts.damage_found > 50, "damage is found: {}", counts.damage_found);
     assert!(counts.torn_batches > 50, "batches are torn: {}", counts.torn_batches);
+    assert!(counts.vaults_recomputed > 400, "computed again: {}", counts.vaults_recomputed);
+    assert!(counts.moved_alive > 50, "living replicas move: {}", counts.moved_alive);
     assert!(counts.changes_done > 300, "members change: {}", counts.changes_done);
     assert!(counts.replicas_compared >= 6 * SEEDS, "every replica is compared in the end");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger::demo::replicas::Replica;
 use ledger_client::Tip;
+use ledger_history::linearizable::CONFIGURATIONS_MAX_DEFAULT;
 use ledger_history::record::{Operation, Outcome};
 use ledger_history::{Agreement, Watch, exactly_once, linearizable, watched};
 use ledger_types::VaultRef;
@@ -25,11 +26,10 @@ pub(crate) async fn judge(
     recorder: &Recorder,
     replicas: &[Replica],
     tips: &BTreeMap<VaultRef, Tip>,
-    configurations_max: usize,
 ) -> Vec<(&'static str, u64)> {
     let operations = recorder.operations();
     let mut checks = vec![("operations in one order per key", operations.len() as u64)];
-    for finding in linearizable(&operations, configurations_max) {
+    for finding in linearizable(&operations, CONFIGURATIONS_MAX_DEFAULT) {
         recorder.violation(finding.to_string());
     }
     let written = |one: &&Operation| matches!(one.outcome, Outcome::Done { .. });

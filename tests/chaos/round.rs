@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use ledger::demo::replicas::wait_level;
 use ledger::demo::vaults::make_vault;
 use ledger_client::Client;
-use ledger_history::linearizable::CONFIGURATIONS_MAX_DEFAULT;
 use ledger_types::VaultRef;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -36,9 +35,6 @@ const HEALED_MAX: Duration = Duration::from_secs(60);
 const LEVEL_MAX: Duration = Duration::from_secs(60);
 /// Number of the client that reads everything at the end.
 const LAST_READER: u32 = 1_001;
-/// How long the judge of orders searches in a history that is wrong on purpose: proving that nothing fits takes many
-/// times as long as finding what does, and one key that is proved wrong is enough.
-const SABOTAGED_CONFIGURATIONS_MAX: usize = 30_000;
 /// Longest time for one of these writes.
 const SETTLING: Duration = Duration::from_secs(5);
 
@@ -123,11 +119,7 @@ async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
     let heights = tips.iter().map(|(vault, tip)| (*vault, tip.height)).collect();
     witnesses.finish_watching(heights).await;
     recorder.count_many("snapshots installed", nodes.snapshots_installed() - installed_before);
-    let configurations_max = match sabotage {
-        Some(_) => SABOTAGED_CONFIGURATIONS_MAX,
-        None => CONFIGURATIONS_MAX_DEFAULT,
-    };
-    let checks = judge(&recorder, &replicas, &tips, configurations_max).await;
+    let checks = judge(&recorder, &replicas, &tips).await;
     Report {
         mix: mix.name.to_owned(),
         seed,

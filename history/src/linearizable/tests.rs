@@ -1,6 +1,7 @@
 //! Good and bad histories by name, and both checks against each other on thousands of tiny ones.
 
 mod agreement_of_both;
+mod one_bound;
 
 use super::*;
 use crate::brute_force::brute_force;
@@ -222,7 +223,8 @@ fn a_search_that_is_given_up_is_not_a_pass() {
         (0..16).map(|i| set("k", &format!("v{i}")).at(0, 100).written(1)).collect();
     operations.extend((0..16).map(|i| read("k").at(0, 100).saw(Some(&format!("v{i}")))));
     operations.push(read("k").at(200, 201).saw(None));
-    let findings = linearizable(&operations, 1000);
+    // Half of it is for windows.
+    let findings = linearizable(&operations, 2000);
     let [KeyFinding::NotDecided { operations: 33, configurations, .. }] = findings[..] else {
         panic!("{findings:?}");
     };

@@ -5,27 +5,26 @@
 //! before. Writes that were freed are left out in the end if nothing that remains is about their value; as they might
 //! never have happened, there is no order without them either.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::search::{Step, Verdict, search};
-use crate::record::Operation;
+use super::budget::Budget;
+use super::search::{Step, Verdict};
+use super::{Key, Window};
 
-/// How many searches as long as the allowed one may be spent on a better window.
-const SEARCHES_MAX: usize = 4;
+/// How many searches that find nothing use a budget up.
+const SEARCHES_MIN: usize = 4;
 
-/// The operations of the smallest part of `steps` that still has no order, in the order in which they began. What
-/// cannot be decided within the bounds is kept, so the part may be larger than need be.
-pub(super) fn shrink(
-    steps: &[Step],
-    operations: &[&Operation],
-    configurations_max: usize,
-) -> Vec<Operation> {
-    let left = Cell::new(configurations_max.saturating_mul(SEARCHES_MAX));
+/// The operations of the smallest part of a key's steps that still has no order, in the order in which they began.
+/// What cannot be decided within the budget is kept, so the part may be larger than need be.
+pub(super) fn find(key: &Key<'_>, budget: &mut Budget) -> Window {
+    let Key { vault, name, operations, steps, .. } = key;
+    let configurations_max = budget.left() / SEARCHES_MIN;
+    let search = RefCell::new((budget, false));
     let fails = |free: &BTreeSet<usize>| {
-        let (verdict, configurations) =
-            search(&freed(steps, free), configurations_max.min(left.get()));
-        left.set(left.get().saturating_sub(configurations));
+        let (budget, is_cut_short) = &mut *search.borrow_mut();
+        let (verdict, _) = budget.search(&freed(steps, free), configurations_max);
+        *is_cut_short |= verdict == Verdict::NotDecided;
         verdict == Verdict::Illegal
     };
     let mut free = free_after_the_contradiction(steps, &fails);
@@ -47,7 +46,10 @@ pub(super) fn shrink(
             chunk /= 2;
         }
     }
-    shown(steps, &free).into_iter().map(|step| operations[step.operation].clone()).collect()
+    let shown = shown(steps, &free).into_iter().map(|step| operations[step.operation].clone());
+    let (operations, of) = (shown.collect(), operations.len());
+    let is_cut_short = search.into_inner().1;
+    Window { vault: *vault, key: (*name).to_owned(), operations, of, is_cut_short }
 }
 
 /// Frees everything that was over after the first moment at which no order was left.
