@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks for the tools that building needs, and installs what is missing where it may: as root on a
-# system with apt-get. Elsewhere it says what to install and fails. Asks nothing.
+# system with apt-get. Elsewhere it says what to install and fails. Asks nothing. Also makes a Python
+# environment below the target directory for the second verifier, if it can; that never fails.
 set -euo pipefail
 
 # Where bindgen looks for the library when LIBCLANG_PATH does not say.
@@ -60,6 +61,32 @@ if ((${#missing[@]} > 0)); then
         echo "setup: if libclang lies in an unusual place, set LIBCLANG_PATH to its directory"
     } >&2
     exit 1
+fi
+
+# The second verifier in proof/python/ needs one package. Its tests are skipped without it, so nothing
+# here makes the setup fail.
+python_directory="${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}/python"
+
+has_python_package() {
+    "$1" -c 'from cryptography.hazmat.primitives.asymmetric import ed25519' 2>/dev/null
+}
+
+install_python_package() {
+    local requirements
+    requirements="$(dirname "${BASH_SOURCE[0]}")/../proof/python/requirements.txt"
+    python3 -m venv "$python_directory" &&
+        "$python_directory/bin/python3" -m pip install --quiet --disable-pip-version-check \
+            --no-input --timeout 10 --retries 1 --requirement "$requirements"
+}
+
+if ! command -v python3 >/dev/null; then
+    echo "setup: no python3; the tests of the second verifier will be skipped" >&2
+elif ! has_python_package python3 && ! has_python_package "$python_directory/bin/python3"; then
+    echo "setup: making $python_directory for the second verifier" >&2
+    if ! failure="$(install_python_package </dev/null 2>&1)"; then
+        printf 'setup: %s\n' "$failure" \
+            "its package is not there; the tests of the second verifier will be skipped" >&2
+    fi
 fi
 
 # RocksDB is compiled from source once per target directory.
