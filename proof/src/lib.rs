@@ -41,6 +41,10 @@ pub use read_fault::ReadFault;
 pub use receipt::{Receipt, ReceiptRequest, VerifiedReceipt};
 pub use record::{Descriptor, Record};
 pub use transaction::{AppliedOperation, Recovery, Transaction};
-pub use tree::{KeyProof, PageWrite, Presence, ProofError, StateTree, TreeAnchor, TreeStore};
+pub use tree::{
+    KeyProof, ListCheck, ListError, ListItem, ListLeaf, ListLimits, ListProof, PageProof,
+    PageWrite, PrefixProof, Presence, ProofError, ProvedPage, StateTree, TreeAnchor, TreeStore,
+    verify_list,
+};
 pub use trust::{CountError, Counted, Threshold, TimeRule, TrustBundle, Voter, VoterSet};
 pub use verified_read::{ReadItem, ReadRequest, VerifiedAnswer, VerifiedRead, VerifiedValue};

@@ -33,7 +33,7 @@ const CONDITION_VALUE: u8 = 4;
 pub struct Transaction {
     /// Its id, chosen where the request entered.
     pub tx_id: TxId,
-    /// The client that sent it, empty for the ledger's own.
+    /// The client that sent it; `_system` for the directory's own.
     pub client: String,
     /// How a repeat of it is recognised.
     pub dedup: Dedup,

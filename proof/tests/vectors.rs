@@ -11,7 +11,9 @@ mod fixture;
 
 use std::path::PathBuf;
 
-use fixture::{Change, NOW, bundle, node_key, node_name, system, vault, voters};
+use fixture::{
+    Change, NOW, bundle, list_prefixes, list_vault, node_key, node_name, system, vault, voters,
+};
 use ledger_proof::block_log::{consistency_path, inclusion_path, root_at};
 use ledger_proof::note::{KnownSigner, SignedNote, cosigner_name};
 use ledger_proof::rfc9162::{verify_consistency, verify_inclusion};
@@ -23,9 +25,10 @@ use ledger_proof::system_entity::{
 use ledger_proof::tree::bits;
 use ledger_proof::{
     AppliedOperation, BlockHeader, Checkpoint, Descriptor, EntryPosition, Frontier, KeyProof,
-    KnownCheckpoint, LogNodes, Origin, Presence, ReadAt, ReadFault, ReadRequest, Receipt,
-    ReceiptRequest, Record, Recovery, StateTree, Threshold, TimeRule, Transaction, TreeStore,
-    Trust, TrustBundle, VerifiedRead, VerifiedValue, Voter, VoterSet, hash, tx_tree,
+    KnownCheckpoint, ListProof, LogNodes, Origin, PageProof, Presence, ReadAt, ReadFault,
+    ReadRequest, Receipt, ReceiptRequest, Record, Recovery, StateTree, Threshold, TimeRule,
+    Transaction, TreeStore, Trust, TrustBundle, VerifiedRead, VerifiedValue, Voter, VoterSet, hash,
+    tx_tree, verify_list,
 };
 use ledger_types::{
     ClusterId, Condition, Dedup, Digest, GroupId, Incarnation, NamespaceId, NodeId, Operation,
@@ -35,6 +38,9 @@ use serde_json::{Value, json};
 
 /// What is wrong, and how it is done.
 type Damage<'a, T> = (&'static str, &'a dyn Fn(&mut T));
+
+/// The same for the pages of a list.
+type ListDamage = (&'static str, fn(&mut Vec<ListProof>));
 
 /// Compares or writes `vectors/<name>.json` and hands each vector to `judge` with what it says is
 /// right.
@@ -529,6 +535,175 @@ fn damaged_proofs(proof: &KeyProof) -> Vec<(&'static str, KeyProof)> {
         ("another record version", with(|proof| proof.record[0] = 2)),
         ("another leaf key", with(|proof| *proof.leaf_key.last_mut().unwrap() ^= 1)),
         ("no leaf key", with(|proof| proof.leaf_key.clear())),
+    ]
+}
+
+fn list_vector(
+    name: &str,
+    root: &Digest,
+    asked: (&[u8], u64),
+    pages: &[Vec<u8>],
+    expect: Value,
+) -> Value {
+    json!({"name": name, "state_root": root.to_string(), "prefix": hex::encode(asked.0),
+        "time": asked.1, "pages": pages.iter().map(hex::encode).collect::<Vec<_>>(),
+        "expect": expect})
+}
+
+fn encoded(pages: &[ListProof]) -> Vec<Vec<u8>> {
+    pages.iter().map(ListProof::encode).collect()
+}
+
+#[test]
+fn list_proof() {
+    let mut vault = list_vault();
+    let root = vault.tree.root();
+    let mut vectors = Vec::new();
+    for (name, prefix) in list_prefixes() {
+        for (size, time) in [(1000, NOW - 10), (2, NOW)] {
+            let pages = vault.list(&prefix, size);
+            if size == 2 && pages.len() < 2 {
+                continue;
+            }
+            let held =
+                vault.rows.0.iter().filter(|(key, (record, _))| {
+                    key.starts_with(&prefix) && !record.is_expired(time)
+                });
+            let expect: Vec<String> = held.map(|(key, _)| hex::encode(key)).collect();
+            let name = format!("{name}, {} pages", pages.len());
+            let asked = (&prefix[..], time);
+            vectors.push(list_vector(&name, &root, asked, &encoded(&pages), json!(expect)));
+        }
+    }
+    vectors.extend(refused_lists(&mut vault));
+    golden("list_proof", vectors, |vector| {
+        let pages = vector["pages"].as_array().unwrap().iter();
+        let pages =
+            pages.map(|page| ListProof::decode(&hex::decode(page.as_str().unwrap()).unwrap()));
+        let Ok(pages) = pages.collect::<Result<Vec<_>, _>>() else { return json!("refused") };
+        let (root, time) = (digest(vector, "state_root"), number(vector, "time"));
+        refused(verify_list(&root, &bytes(vector, "prefix"), time, &pages), |items| {
+            json!(items.iter().map(|item| hex::encode(&item.key)).collect::<Vec<_>>())
+        })
+    });
+}
+
+fn refused_lists(vault: &mut fixture::Vault) -> Vec<Value> {
+    let root = vault.tree.root();
+    let prefix = StateKey::resource_prefix("document:1", Some("viewer"));
+    let mut vectors = Vec::new();
+    let mut add = |name: &str, pages: &[Vec<u8>]| {
+        vectors.push(list_vector(name, &root, (&prefix, 0), pages, json!("refused")));
+    };
+    let keys: Vec<Vec<u8>> =
+        vault.rows.0.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let mut run = |keys: &[&[u8]]| ListProof::Page(vault.page_of(keys)).encode();
+    add("the first item is left out", &[run(&keys[1..])]);
+    add("the last item is left out", &[run(&keys[..2])]);
+    add("an item in between is left out", &[run(&[keys[0], keys[2]])]);
+    add("items swapped", &[run(&[keys[1], keys[0], keys[2]])]);
+    add("an item twice", &[run(&[keys[0], keys[1], keys[1], keys[2]])]);
+    let outside = StateKey::by_resource("document:10", "viewer", "user:a");
+    add("an item of the list after it", &[run(&[keys[0], keys[1], keys[2], outside.as_bytes()])]);
+    add("a later page that skips a leaf", &[run(&keys[..1]), run(&keys[1..])]);
+    add("a later page that leaves one out", &[run(&keys[..1]), run(&[keys[0], keys[2]])]);
+    add("a later page that begins too early", &[run(&keys[..2]), run(&keys)]);
+    add("a later page that adds nothing", &[run(&keys[..1]), run(&keys[..1]), run(&keys)]);
+    for pages in [vault.list(&prefix, 1000), vault.list(&prefix, 1)] {
+        for (name, damage) in damaged_lists() {
+            let mut damaged = pages.clone();
+            damage(&mut damaged);
+            if damaged != pages {
+                add(&format!("{name}, {} pages", pages.len()), &encoded(&damaged));
+            }
+        }
+        let honest = encoded(&pages);
+        let (last, before) = honest.split_last().unwrap();
+        for (name, bytes) in [
+            ("cut short", last[..last.len() - 1].to_vec()),
+            ("a byte too many", [&last[..], &[0]].concat()),
+            ("an unknown form", changed(last, 0, 4)),
+            ("nothing", vec![]),
+        ] {
+            add(&format!("{name}, {} pages", pages.len()), &[before, &[bytes]].concat());
+        }
+    }
+    let whole = vault.list(&prefix, 1000).remove(0);
+    add("a whole list after a page", &encoded(&[vault.list(&prefix, 1).remove(0), whole]));
+    for (name, key) in [("an item", keys[1]), ("a neighbour", outside.as_bytes())] {
+        let proof = vault.tree.prove(key, &vault.rows).unwrap();
+        let name = format!("the key proof of {name} for an empty list");
+        add(&name, &encoded(&[ListProof::Empty(proof)]));
+    }
+    let empty = StateKey::entity_prefix("team:4");
+    let pages = encoded(&vault.list(&empty, 1));
+    let asked = StateKey::entity_prefix("team:3");
+    let vector =
+        |name, root, prefix| list_vector(name, root, (prefix, 0), &pages, json!("refused"));
+    vectors.push(vector("an empty list of another prefix", &root, &asked));
+    vectors.push(vector("an empty list under another root", &Digest([7; 32]), &empty));
+    vectors.push(vector("a list of everything", &root, &[]));
+    vectors
+}
+
+/// Changes of a whole list and of one in pages; what does not apply changes nothing.
+fn damaged_lists() -> Vec<ListDamage> {
+    fn page(pages: &mut [ListProof], change: impl Fn(&mut PageProof)) {
+        for page in pages {
+            if let ListProof::Page(page) = page {
+                change(page);
+            }
+        }
+    }
+    vec![
+        ("the last page is missing", |pages| drop(pages.pop())),
+        ("the last page twice", |pages| pages.push(pages[pages.len() - 1].clone())),
+        ("the first pages swapped", |pages| {
+            if pages.len() > 1 {
+                pages.swap(0, 1);
+            }
+        }),
+        ("no left sides", |pages| page(pages, |page| page.left.clear())),
+        ("no right sides", |pages| page(pages, |page| page.right.clear())),
+        ("sides exchanged", |pages| {
+            page(pages, |page| std::mem::swap(&mut page.left, &mut page.right));
+        }),
+        ("left bits in the wrong order", |pages| page(pages, |page| page.left.reverse())),
+        ("a right bit repeated", |pages| page(pages, |page| page.right.insert(0, page.right[0]))),
+        ("a bit out of range", |pages| {
+            page(pages, |page| page.left.push((18_432, Digest::ZERO)));
+        }),
+        ("the same bits on both sides", |pages| page(pages, |page| page.right = page.left.clone())),
+        ("another record", |pages| {
+            for proof in pages {
+                match proof {
+                    ListProof::Page(page) => page.leaves[0].record[92] ^= 1,
+                    ListProof::Whole(whole) => whole.leaves[0].record[92] ^= 1,
+                    ListProof::Empty(_) => {}
+                }
+            }
+        }),
+        ("a path bit beyond the prefix", |pages| {
+            if let ListProof::Whole(whole) = &mut pages[0] {
+                whole.path.push((18_000, Digest::ZERO));
+            }
+        }),
+        ("a path step left out", |pages| {
+            if let ListProof::Whole(whole) = &mut pages[0] {
+                whole.path.pop();
+            }
+        }),
+        ("a leaf of the path left out", |pages| {
+            if let ListProof::Whole(whole) = &mut pages[0] {
+                whole.leaves.remove(1);
+            }
+        }),
+        ("no leaves", |pages| {
+            if let ListProof::Whole(whole) = &mut pages[0] {
+                whole.leaves.clear();
+            }
+        }),
     ]
 }
 

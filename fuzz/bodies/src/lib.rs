@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "client_requests", run: wire::client_requests },
     Target { name: "genesis", run: trust::genesis },
     Target { name: "key_proof", run: proofs::key_proof },
+    Target { name: "list_proof", run: proofs::list_proof },
     Target { name: "log_entry", run: log::entry },
     Target { name: "page_token", run: page_tokens::page_token },
     Target { name: "peer_frames", run: wire::peer_frames },

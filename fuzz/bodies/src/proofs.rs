@@ -1,10 +1,11 @@
-//! Proofs as clients get them: headers, key proofs, verified reads, receipts, and the pages that proofs are made of.
+//! Proofs as clients get them: headers, key and list proofs, verified reads, receipts, and the pages that proofs are
+//! made of.
 
 use std::cell::Cell;
 
 use ledger_proof::{
-    BlockHeader, KeyProof, Origin, ReadAt, ReadFault, ReadRequest, Receipt, ReceiptRequest,
-    StateTree, TimeRule, Transaction, TreeAnchor, TreeStore, Trust, VerifiedRead,
+    BlockHeader, KeyProof, ListCheck, ListProof, Origin, ReadAt, ReadFault, ReadRequest, Receipt,
+    ReceiptRequest, StateTree, TimeRule, Transaction, TreeAnchor, TreeStore, Trust, VerifiedRead,
 };
 use ledger_types::{Digest, StateKey, TxId, VaultRef};
 
@@ -24,6 +25,31 @@ pub(crate) fn key_proof(input: &[u8]) -> Verdict {
             assert!(checked.is_err(), "no bytes hash to a root that was made up");
         }
     }
+    verdict
+}
+
+/// A proof of a list or a page of it, preceded by the root and the prefix (its length in one byte) that it is about. It
+/// is also checked, and as itself under a root that it cannot have.
+pub(crate) fn list_proof(input: &[u8]) -> Verdict {
+    let Some((root, rest)) = input.split_first_chunk() else { return Verdict::Refused };
+    let Some((&len, rest)) = rest.split_first() else { return Verdict::Refused };
+    let Some((prefix, bytes)) = rest.split_at_checked(usize::from(len)) else {
+        return Verdict::Refused;
+    };
+    let verdict = canonical(bytes, ListProof::decode, ListProof::encode);
+    let Ok(proof) = ListProof::decode(bytes) else { return verdict };
+    let Ok(mut check) = ListCheck::new(Digest(*root), prefix, 0) else {
+        assert!(prefix.is_empty(), "short prefixes are legal");
+        return verdict;
+    };
+    if let Ok(items) = check.accept(&proof) {
+        assert!(items.is_sorted_by(|left, right| left.key < right.key), "items ascend");
+        assert!(items.iter().all(|item| item.key.starts_with(prefix)), "items are of the list");
+        assert_eq!(check.kept_key(), items.last().map(|item| &item.key[..]), "the last is kept");
+        assert!(check.accept(&proof).is_err(), "no answer is its own next page");
+    }
+    let mut elsewhere = ListCheck::new(Digest([7; 32]), prefix, 0).expect("a legal prefix");
+    assert!(elsewhere.accept(&proof).is_err(), "no bytes hash to a root that was made up");
     verdict
 }
 

@@ -35,6 +35,12 @@ pub fn first_difference(left: &[u8], right: &[u8]) -> Option<u16> {
     Some(u16::try_from(bit).expect("state keys have at most 2,048 bytes"))
 }
 
+/// How many bits the bytes of a key or of a prefix of keys take. Keys that begin with these bytes are
+/// those that have the same first bits.
+pub fn count(bytes: &[u8]) -> u16 {
+    u16::try_from(bytes.len() * BITS_PER_BYTE).expect("state keys have at most 2,048 bytes")
+}
+
 /// How many bytes two strings share at the front.
 pub fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(a, b)| a == b).count()
@@ -93,6 +99,7 @@ mod tests {
             let difference = bits_a.iter().zip(&bits_b).position(|(x, y)| x != y);
             prop_assert_eq!(first_difference(&a, &b).map(usize::from), difference);
             prop_assert_eq!(a.cmp(&b), bits_a.cmp(&bits_b));
+            prop_assert_eq!(has_prefix(&b, &a, count(&a)), b.starts_with(&a));
         }
 
         #[test]

@@ -118,11 +118,7 @@ impl KeyProof {
     /// Appends the canonical bytes to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        writer.u16(u16::try_from(self.path.len()).expect("bits are below 18,432 and increase"));
-        for (bit, sibling) in &self.path {
-            writer.u16(*bit);
-            writer.digest(sibling);
-        }
+        write_path(&mut writer, &self.path);
         writer.bytes_u16(&self.leaf_key);
         writer.raw(&self.record);
     }
@@ -145,17 +141,34 @@ impl KeyProof {
     /// Reads one proof off the front of `reader`. What it says is checked by [`KeyProof::verify`]
     /// alone.
     pub fn decode_from(reader: &mut Reader<'_>) -> Result<KeyProof, DecodeError> {
-        let count = usize::from(reader.u16("key proof path")?);
-        let max = usize::from(bits::BITS_MAX);
-        let count = reader.count("key proof path", count, max, STEP_LEN)?;
-        let mut path = Vec::with_capacity(count);
-        for _ in 0..count {
-            path.push((reader.u16("path bit")?, reader.digest("path hash")?));
-        }
+        let path = read_path(reader, "key proof path")?;
         let leaf_key = reader.bytes_u16("leaf key", STATE_KEY_BYTES_MAX)?.to_vec();
         let record = reader.array("leaf record")?;
         Ok(KeyProof { path, leaf_key, record })
     }
+}
+
+/// Writes the number of steps and each of them.
+pub(super) fn write_path(writer: &mut Writer<'_>, path: &[(u16, Digest)]) {
+    writer.u16(u16::try_from(path.len()).expect("bits are below 18,432 and increase"));
+    for (bit, sibling) in path {
+        writer.u16(*bit);
+        writer.digest(sibling);
+    }
+}
+
+/// Reads what [`write_path`] writes.
+pub(super) fn read_path(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+) -> Result<Vec<(u16, Digest)>, DecodeError> {
+    let count = usize::from(reader.u16(field)?);
+    let count = reader.count(field, count, usize::from(bits::BITS_MAX), STEP_LEN)?;
+    let mut path = Vec::with_capacity(count);
+    for _ in 0..count {
+        path.push((reader.u16("path bit")?, reader.digest("path hash")?));
+    }
+    Ok(path)
 }
 
 impl StateTree {

@@ -3,6 +3,7 @@
 use ledger_types::Digest;
 
 use super::arena::{Branch, NO_PAGE, NodeId, StoredPage};
+use super::assembly::{Assembly, EqualSeparators};
 use super::page::{self, EntryKind};
 use super::{BUCKET_LEAVES, Bucket, RowsAt, StateTree, TreeStore, bits};
 use crate::hash;
@@ -23,39 +24,9 @@ struct Subtree {
     leaf_count: u64,
 }
 
-/// Puts a trie together from subtrees in key order and the bits that separate neighbours: the
-/// branch with the smallest bit is on top. A loop, because the trie may be as deep as its keys are
-/// long.
-#[derive(Default)]
-struct Assembly {
-    /// Left sides that wait for their right side, with the bits they split on, ascending.
-    waiting: Vec<(u16, Subtree)>,
-    last: Option<Subtree>,
-}
-
-impl Assembly {
-    /// Adds the next subtree; `bit` separates it from the one before and is ignored for the first.
-    fn push(&mut self, tree: &mut StateTree, bit: u16, subtree: Subtree) -> Result<(), ReadFault> {
-        if let Some(mut left) = self.last.take() {
-            while let Some(&(top, _)) = self.waiting.last().filter(|(top, _)| *top >= bit) {
-                if top == bit {
-                    return Err(ReadFault::corrupt("two separators of a page are equal"));
-                }
-                let (bit, first) = self.waiting.pop().expect("it was just looked at");
-                left = join(tree, bit, first, left);
-            }
-            self.waiting.push((bit, left));
-        }
-        self.last = Some(subtree);
-        Ok(())
-    }
-
-    fn finish(mut self, tree: &mut StateTree) -> Option<Subtree> {
-        let mut right = self.last?;
-        while let Some((bit, left)) = self.waiting.pop() {
-            right = join(tree, bit, left, right);
-        }
-        Some(right)
+impl From<EqualSeparators> for ReadFault {
+    fn from(_: EqualSeparators) -> ReadFault {
+        ReadFault::corrupt("two separators of a page are equal")
     }
 }
 
@@ -86,7 +57,7 @@ impl StateTree {
         let bytes = store.page(id, height)?;
         let bytes = bytes.ok_or(ReadFault::corrupt("a page of the state tree is missing"))?;
         let entries = page::decode(&bytes)?;
-        let mut assembly = Assembly::default();
+        let mut assembly = Assembly::new();
         let separators: Vec<u16> = entries.iter().map(|entry| entry.separator).collect();
         for (number, entry) in entries.into_iter().enumerate() {
             let node = match entry.kind {
@@ -104,9 +75,11 @@ impl StateTree {
                 }
             };
             let subtree = Subtree { node, hash: entry.hash, leaf_count: entry.leaf_count };
-            assembly.push(self, entry.separator, subtree)?;
+            let join = |bit, left, right| join(self, bit, left, right);
+            assembly.push(entry.separator, subtree, join)?;
         }
-        let loaded = assembly.finish(self).expect("a decoded page has two entries or more");
+        let loaded = assembly.finish(|bit, left, right| join(self, bit, left, right));
+        let loaded = loaded.expect("a decoded page has two entries or more");
         let (_, expected, _) = self.slot();
         if loaded.hash != expected || loaded.leaf_count != leaf_count {
             return Err(ReadFault::corrupt("a page of the state tree has another hash or count"));
@@ -134,7 +107,7 @@ impl StateTree {
         let Bucket { prefix, prefix_bits, leaf_count } = self.free_bucket(bucket_index);
         let leaf_count = u64::from(leaf_count);
         let leaves = read_leaves(&prefix, prefix_bits, store, rows)?;
-        let mut assembly = Assembly::default();
+        let mut assembly = Assembly::new();
         let mut before: Option<u32> = None;
         for RowLeaf { key, hash } in leaves {
             let separator = match before {
@@ -145,10 +118,11 @@ impl StateTree {
             let node = self.new_leaf(key);
             let super::Node::Leaf(index) = node.view() else { unreachable!("it is a leaf") };
             before = Some(index);
-            assembly.push(self, separator, Subtree { node, hash, leaf_count: 1 })?;
+            let subtree = Subtree { node, hash, leaf_count: 1 };
+            assembly.push(separator, subtree, |bit, left, right| join(self, bit, left, right))?;
         }
         let (_, expected, _) = self.slot();
-        let Some(loaded) = assembly.finish(self) else {
+        let Some(loaded) = assembly.finish(|bit, left, right| join(self, bit, left, right)) else {
             if rows == RowsAt::TreeState {
                 return Err(ReadFault::corrupt("the state rows of a bucket are missing"));
             }

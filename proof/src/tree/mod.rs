@@ -14,10 +14,14 @@
 //! are local to a replica and appear in no hash.
 
 mod arena;
+mod assembly;
 pub mod bits;
 mod evict;
 mod flush;
 mod key_proof;
+mod list_check;
+mod list_proof;
+mod list_prove;
 mod load;
 mod page;
 #[cfg(test)]
@@ -31,6 +35,11 @@ use crate::read_fault::ReadFault;
 use arena::{Arena, Branch, Bucket, NO_PAGE, Node, NodeId, StoredPage};
 
 pub use key_proof::{KeyProof, Presence, ProofError};
+pub use list_check::{ListCheck, verify_list};
+pub use list_proof::{
+    LIST_LEAVES_MAX, ListError, ListItem, ListLeaf, ListProof, PageProof, PrefixProof, ProvedPage,
+};
+pub use list_prove::ListLimits;
 pub use page::{PageWrite, TreeAnchor};
 
 /// Most leaves of a subtree that is left to the state rows.

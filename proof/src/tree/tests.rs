@@ -1,6 +1,8 @@
 //! Tests of the state tree against its recursive definition, over random histories with flushes,
 //! evictions and crashes.
 
+mod lists;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_types::Digest;
@@ -48,14 +50,16 @@ impl Rows {
         }
     }
 
-    /// The root by the recursive definition.
-    fn naive_root(&self) -> Digest {
-        let leaves: Vec<(&[u8], Digest)> = self
-            .records
+    fn naive_leaves(&self) -> Vec<(&[u8], Digest)> {
+        self.records
             .iter()
             .map(|(key, record)| (&key[..], hash::state_leaf(key, &hash::plain(record))))
-            .collect();
-        naive(&leaves)
+            .collect()
+    }
+
+    /// The root by the recursive definition.
+    fn naive_root(&self) -> Digest {
+        naive(&self.naive_leaves())
     }
 }
 

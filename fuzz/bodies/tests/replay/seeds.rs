@@ -132,6 +132,7 @@ impl Seeds {
             include_str!("../../../../proof/vectors/key_proof.json"),
             "proof",
         );
+        self.lists();
         self.push_vectors(
             "receipt",
             include_str!("../../../../proof/vectors/receipt.json"),
@@ -154,6 +155,27 @@ impl Seeds {
         self.saved_proof(&vectors(reads)[0]);
         self.entities();
         self.tree_page();
+    }
+
+    /// First answers of lists with the root and prefix that they are about, and some damaged ones.
+    fn lists(&mut self) {
+        let all = vectors(include_str!("../../../../proof/vectors/list_proof.json"));
+        let (good, bad): (Vec<&Value>, Vec<&Value>) =
+            all.iter().partition(|vector| vector["expect"] != "refused");
+        let good = good.into_iter().filter(|vector| vector["time"] != 1_900_000_000u64);
+        let some = bad.into_iter().filter(|vector| vector["pages"][0].is_string()).step_by(4);
+        for vector in good.chain(some) {
+            let prefix = bytes_of(vector, "prefix");
+            let mut bytes = bytes_of(vector, "state_root");
+            bytes.push(u8::try_from(prefix.len()).expect("prefixes of vectors are short"));
+            bytes.extend(prefix);
+            let page = vector["pages"][0].as_str().expect("hex text");
+            bytes.extend(hex::decode(page).expect("hex digits"));
+            if self.all.iter().all(|seed| seed.bytes != bytes) {
+                let name = vector["name"].as_str().expect("vectors have names");
+                self.push("list_proof", name, bytes);
+            }
+        }
     }
 
     /// A saved proof of the form of a directory read, and one with all four steps.

@@ -1,0 +1,5 @@
+//! Fuzz target `list_proof`; what it checks is in `fuzz/bodies/`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ledger_fuzz_bodies::run("list_proof", input));
