@@ -10,7 +10,7 @@ CARGO_SCOPE := --release --workspace --locked
 # Places at which tests stop a server; compiled into nothing but what tests run.
 TEST_FEATURES := --features ledger/failpoints
 
-.PHONY: help setup build demo test sim chaos lint tidy bench ladder
+.PHONY: help setup build demo oracles test sim chaos lint tidy bench ladder
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ build: setup ## Build everything
 demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS="--keep" and others)
 	$(BINARIES)/ledger demo $(ARGS)
 
-test: setup ## Run every test
+oracles: ## Install the verifiers in Python and JavaScript that tests ask, where that is possible
+	@./proof/oracles/install.sh
+
+test: setup oracles ## Run every test
 	TMPDIR="$$(./xtask/test-directory.sh)" cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
 
 sim: setup ## A simulated cluster under faults drawn from seeds (ARGS="--seeds 1000", and --seed to do a run again)

@@ -63,32 +63,6 @@ if ((${#missing[@]} > 0)); then
     exit 1
 fi
 
-# The second verifier in proof/python/ needs one package. Its tests are skipped without it, so nothing
-# here makes the setup fail.
-python_directory="${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}/python"
-
-has_python_package() {
-    "$1" -c 'from cryptography.hazmat.primitives.asymmetric import ed25519' 2>/dev/null
-}
-
-install_python_package() {
-    local requirements
-    requirements="$(dirname "${BASH_SOURCE[0]}")/../proof/python/requirements.txt"
-    python3 -m venv "$python_directory" &&
-        "$python_directory/bin/python3" -m pip install --quiet --disable-pip-version-check \
-            --no-input --timeout 10 --retries 1 --requirement "$requirements"
-}
-
-if ! command -v python3 >/dev/null; then
-    echo "setup: no python3; the tests of the second verifier will be skipped" >&2
-elif ! has_python_package python3 && ! has_python_package "$python_directory/bin/python3"; then
-    echo "setup: making $python_directory for the second verifier" >&2
-    if ! failure="$(install_python_package </dev/null 2>&1)"; then
-        printf 'setup: %s\n' "$failure" \
-            "its package is not there; the tests of the second verifier will be skipped" >&2
-    fi
-fi
-
 # RocksDB is compiled from source once per target directory.
 target_directory="${CARGO_TARGET_DIR:-}"
 if [[ -n "$target_directory" ]] &&

@@ -13,6 +13,7 @@ pub mod encoding;
 pub mod genesis;
 pub mod hash;
 pub mod header;
+pub mod ics23;
 pub mod known_checkpoint;
 pub mod no_rollback;
 pub mod note;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const NEEDED: &str =
     "from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey";
 
-/// A Python that can run the verifier: the one that `xtask/setup.sh` made below the target directory, or
+/// A Python that can run the verifier: the one that `proof/oracles/install.sh` made below the target directory, or
 /// the system's. `None`, with the reason on the terminal, if neither can.
 fn python() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();

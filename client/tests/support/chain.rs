@@ -24,7 +24,6 @@ use super::{Node, VAULT};
 
 const DOMAIN: &str = "test.ledger";
 const SHARD: GroupId = GroupId(3);
-const SIGNER: NodeId = NodeId(1);
 
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -36,27 +35,32 @@ fn began() -> u64 {
     *BEGAN.get_or_init(now)
 }
 
-pub fn signer() -> NodeKey {
-    node_key_of(1)
-}
-
 pub fn node_key_of(number: u8) -> NodeKey {
     NodeKey::from_seed(&[number; 32])
 }
 
 pub fn bundle() -> TrustBundle {
-    let public_key = signer().public_key();
+    bundle_of(&[1], Threshold::Fixed(1))
+}
+
+/// A bundle with these nodes as voters.
+pub fn bundle_of(voters: &[u8], threshold: Threshold) -> TrustBundle {
+    let voter = |&number: &u8| BundleVoter {
+        node: NodeId(number.into()),
+        name: format!("n{number}"),
+        public_key: node_key_of(number).public_key(),
+    };
     TrustBundle {
         domain: DOMAIN.to_owned(),
         sequence: 1,
         issued_at: began() - 1000,
         expires_at: began() + 100_000,
         system_log_epoch: 0,
-        threshold: Threshold::Fixed(1),
+        threshold,
         floor: 1,
         max_age_seconds: 600,
         skew_seconds: 60,
-        voters: vec![BundleVoter { node: SIGNER, name: "n1".to_owned(), public_key }],
+        voters: voters.iter().map(voter).collect(),
     }
 }
 
@@ -94,7 +98,8 @@ impl LogNodes for Nodes {
 
 /// One vault's log and state.
 pub struct Log {
-    vault: VaultRef,
+    /// What it says it is the log of.
+    pub origin: Origin,
     rows: Rows,
     tree: StateTree,
     headers: Vec<BlockHeader>,
@@ -102,18 +107,21 @@ pub struct Log {
     frontier: Frontier,
     /// Which node signs: its key's seed, and the number in its name.
     pub signed_by: u8,
+    /// Nodes that cosign besides, each with the age of its signature in seconds.
+    pub cosigned_by: Vec<(u8, u64)>,
 }
 
 impl Log {
     pub fn new(vault: VaultRef) -> Log {
         let mut log = Log {
-            vault,
+            origin: Origin { domain: DOMAIN.to_owned(), vault, log_epoch: 0 },
             rows: Rows::default(),
             tree: StateTree::empty(),
             headers: Vec::new(),
             nodes: Nodes::default(),
             frontier: Frontier::new(),
             signed_by: 1,
+            cosigned_by: Vec::new(),
         };
         let descriptor =
             Descriptor { vault, log_epoch: 0, last_recovery_height: 0, old_note: Digest::ZERO };
@@ -123,6 +131,11 @@ impl Log {
 
     /// Adds a block that sets these keys.
     pub fn commit(&mut self, changes: &[(StateKey, Vec<u8>)]) {
+        self.commit_until(changes, 0);
+    }
+
+    /// Adds a block that sets these keys until they expire, in Unix seconds; 0 is never.
+    pub fn commit_until(&mut self, changes: &[(StateKey, Vec<u8>)], expires_at: u64) {
         let height = self.headers.len() as u64;
         for (key, value) in changes {
             let before = self.rows.0.get(key.as_bytes()).map(|(record, _)| *record);
@@ -130,7 +143,7 @@ impl Log {
                 created_height: before.map_or(height, |record| record.created_height),
                 modified_height: height,
                 modified_tx: 0,
-                expires_at: 0,
+                expires_at,
                 previous_record_hash: before.map_or(Digest::ZERO, |record| record.hash()),
                 value_hash: hash::plain(value),
             };
@@ -143,7 +156,7 @@ impl Log {
         let header = BlockHeader {
             height,
             previous_hash: self.headers.last().map_or(Digest::ZERO, |last| last.block_hash()),
-            ..BlockHeader::genesis(self.vault, root, keys, position)
+            ..BlockHeader::genesis(self.origin.vault, root, keys, position)
         };
         let nodes = &mut self.nodes.0;
         self.frontier.append(header.block_hash(), |level, index, node| {
@@ -152,13 +165,27 @@ impl Log {
         self.headers.push(header);
     }
 
+    pub fn checkpoint(&self) -> Checkpoint {
+        let (size, root) = (self.frontier.size(), self.frontier.root());
+        Checkpoint { origin: self.origin.clone(), size, root }
+    }
+
+    /// A block's header and the path from it to the log's root of today.
+    pub fn block(&self, height: u64) -> (BlockHeader, Vec<Digest>) {
+        let path = inclusion_path(height, self.frontier.size(), &self.nodes).unwrap();
+        (self.headers[height as usize], path)
+    }
+
     /// The proved answer, as a replica that signs makes it.
     pub fn read(&mut self, keys: &[StateKey], known_size: Option<u64>) -> VerifiedRead {
         let size = self.frontier.size();
-        let origin = Origin { domain: DOMAIN.to_owned(), vault: self.vault, log_epoch: 0 };
-        let checkpoint = Checkpoint { origin, size, root: self.frontier.root() };
-        let (key, name) = (node_key_of(self.signed_by), format!("n{}", self.signed_by));
-        let lines = vec![key.sign_log(&checkpoint), key.cosign(&checkpoint, &name, now())];
+        let checkpoint = self.checkpoint();
+        let cosign = |number: u8, age: u64| {
+            node_key_of(number).cosign(&checkpoint, &format!("n{number}"), now() - age)
+        };
+        let mut lines = vec![node_key_of(self.signed_by).sign_log(&checkpoint)];
+        lines.push(cosign(self.signed_by, 0));
+        lines.extend(self.cosigned_by.iter().map(|&(number, age)| cosign(number, age)));
         let items = keys.iter().map(|key| ReadItem {
             proof: self.tree.prove(key.as_bytes(), &self.rows).unwrap(),
             value: self.rows.0.get(key.as_bytes()).map(|(_, value)| value.clone()),
@@ -186,22 +213,28 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new() -> Arc<Cluster> {
+        Cluster::of(&[1])
+    }
+
+    /// A cluster with these nodes, which vote for the directory and for the vault's shard.
+    pub fn of(nodes: &[u8]) -> Arc<Cluster> {
         let mut system = Log::new(VaultRef::SYSTEM);
-        let replica = ShardReplica {
-            node: SIGNER,
-            incarnation: Incarnation(8),
+        let replica = |&number: &u8| ShardReplica {
+            node: NodeId(number.into()),
+            incarnation: Incarnation(7 + u64::from(number)),
             role: ReplicaRole::Voter,
             in_old_set: false,
             in_new_set: true,
             is_added: false,
         };
-        let shard = ShardEntity { id: SHARD, epoch: 1, replicas: vec![replica] };
-        let node = NodeEntity {
-            id: SIGNER,
-            name: "n1".to_owned(),
-            store_id: StoreId([5; 16]),
+        let replicas = nodes.iter().map(replica).collect();
+        let shard = ShardEntity { id: SHARD, epoch: 1, replicas };
+        let node = |&number: &u8| NodeEntity {
+            id: NodeId(number.into()),
+            name: format!("n{number}"),
+            store_id: StoreId([4 + number; 16]),
             address: "127.0.0.1:1".to_owned(),
-            public_key: signer().public_key(),
+            public_key: node_key_of(number).public_key(),
             state: NodeState::Active,
             zone: String::new(),
         };
@@ -215,11 +248,11 @@ impl Cluster {
             retention: RetentionMode::KeepAll,
             retention_blocks: 0,
         };
-        system.commit(&[
-            (StateKey::entity(&shard_key(SHARD)), shard.encode()),
-            (StateKey::entity(&node_key(SIGNER)), node.encode()),
-            (StateKey::entity(&vault_key(VAULT)), vault.encode()),
-        ]);
+        let entity = |node: NodeEntity| (StateKey::entity(&node_key(node.id)), node.encode());
+        let mut entities: Vec<_> = nodes.iter().map(node).map(entity).collect();
+        entities.push((StateKey::entity(&shard_key(SHARD)), shard.encode()));
+        entities.push((StateKey::entity(&vault_key(VAULT)), vault.encode()));
+        system.commit(&entities);
         let mut log = Log::new(VAULT);
         log.commit(&[(StateKey::entity("config"), b"{}".to_vec())]);
         Arc::new(Cluster { system: Mutex::new(system), vault: Mutex::new(log) })
