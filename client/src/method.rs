@@ -69,6 +69,9 @@ methods! {
     GET_TIP: GetTipRequest => GetTipResponse = "/ledger.v1.ReadService/GetTip",
     /// Reads one block.
     GET_BLOCK: GetBlockRequest => GetBlockResponse = "/ledger.v1.ReadService/GetBlock",
+    /// Adjacent blocks.
+    GET_BLOCK_RANGE: GetBlockRangeRequest => GetBlockRangeResponse =
+        "/ledger.v1.ReadService/GetBlockRange",
     /// Makes a namespace.
     CREATE_NAMESPACE: CreateNamespaceRequest => CreateNamespaceResponse =
         "/ledger.v1.AdminService/CreateNamespace",

@@ -128,17 +128,36 @@ impl Client {
         let request = v1::GetBlockRequest { namespace_id, vault_id, height };
         let kind = CallKind::reads(Route::Any(Some(vault)));
         let answer = self.call(method::GET_BLOCK, kind, &request).await?;
-        let Some(wire) = answer.block else { return Ok(None) };
-        let header = wire.header.as_ref().and_then(|header| block::header(header).ok());
-        let header = header.ok_or(ClientError::Malformed("header"))?;
-        if header.vault != vault || header.height != height {
-            return Err(ClientError::Malformed("header"));
-        }
-        let transactions: Result<Vec<_>, _> =
-            wire.transactions.iter().map(block::transaction).collect();
-        let transactions = transactions.map_err(|_| ClientError::Malformed("transactions"))?;
-        Ok(Some(Block { header, transactions }))
+        answer.block.map(|wire| block_of(wire, vault, height)).transpose()
     }
+
+    /// The blocks from the first height to the last, both included, as many of them as an answer holds: at least one,
+    /// unless the vault has none of that height.
+    pub async fn blocks(
+        &self,
+        vault: VaultRef,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<Block>, ClientError> {
+        let (namespace_id, vault_id) = wire_vault(vault)?;
+        let (start_height, end_height) = (first, last);
+        let request = v1::GetBlockRangeRequest { namespace_id, vault_id, start_height, end_height };
+        let kind = CallKind::reads(Route::Any(Some(vault)));
+        let answer = self.call(method::GET_BLOCK_RANGE, kind, &request).await?;
+        if answer.blocks.len() as u64 > last.saturating_sub(first).saturating_add(1) {
+            return Err(ClientError::Malformed("blocks"));
+        }
+        (first..).zip(answer.blocks).map(|(height, wire)| block_of(wire, vault, height)).collect()
+    }
+}
+
+fn block_of(wire: v1::Block, vault: VaultRef, height: u64) -> Result<Block, ClientError> {
+    let header = wire.header.as_ref().and_then(|header| block::header(header).ok());
+    let header = header.filter(|header| (header.vault, header.height) == (vault, height));
+    let header = header.ok_or(ClientError::Malformed("header"))?;
+    let transactions: Result<Vec<_>, _> =
+        wire.transactions.iter().map(block::transaction).collect();
+    let transactions = transactions.map_err(|_| ClientError::Malformed("transactions"))?;
+    Ok(Block { header, transactions })
 }
 
 fn tip_of(answer: v1::GetTipResponse) -> Result<Tip, ClientError> {

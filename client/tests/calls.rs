@@ -168,6 +168,34 @@ async fn a_new_vault_is_told_with_its_first_block_even_if_the_node_did_not_wait_
 }
 
 #[tokio::test]
+async fn a_range_of_blocks_is_the_one_that_was_asked_for() {
+    let (node, address) = start().await;
+    let client = connect(&[&address]).await;
+    let told = |height: u64| {
+        let position = EntryPosition { shard: 1, term: 5, index: 6 + height, timestamp_ns: 7 };
+        let genesis = BlockHeader::genesis(VAULT, Digest::ZERO, 1, position);
+        let header = Some(block::wire_header(&BlockHeader { height, ..genesis }, "1"));
+        v1::Block { header, transactions: Vec::new() }
+    };
+    let answer = move |heights: &'static [u64]| {
+        node.block_ranges.answer(move |_, _| {
+            let blocks = heights.iter().map(|height| told(*height)).collect();
+            Ok(v1::GetBlockRangeResponse { blocks, current_tip: 9 })
+        });
+    };
+    for fits in [&[3, 4, 5][..], &[3], &[]] {
+        answer(fits);
+        let blocks = client.blocks(VAULT, (3, 5)).await.unwrap();
+        assert!(blocks.iter().map(|block| block.header.height).eq(fits.iter().copied()));
+    }
+    for wrong in [&[3, 5][..], &[4], &[3, 4, 5, 6]] {
+        answer(wrong);
+        let error = client.blocks(VAULT, (3, 5)).await.unwrap_err();
+        assert!(matches!(error, ClientError::Malformed(_)), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_overloaded_node_is_left_alone_as_long_as_it_asks() {
     let (node, address) = start().await;
     node.writes.answer(|number, _| match number {

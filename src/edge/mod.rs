@@ -4,6 +4,7 @@
 //! own route: the owner of a vault is checked where commands are proposed and applied.
 
 mod admin;
+mod blocks;
 mod deadline;
 mod discovery;
 mod health;

@@ -1,19 +1,16 @@
-//! Reading: entities, lists, blocks, tips.
+//! Reading: entities, lists, tips.
 //!
 //! Owns the steps from a checked request to rows and back, and how pages are bound to their query. Must
 //! never read before the route says that what is here is fresh enough and owned.
 
 use std::future::Future;
 
-use ledger_proto::convert::block::wire_block;
 use ledger_proto::convert::consistency::consistency;
 use ledger_proto::convert::reads::{self, RelationshipFilter};
 use ledger_proto::convert::{Consistency, ids};
 use ledger_proto::v1;
 use ledger_proto::v1::read_service_client::ReadServiceClient;
-use ledger_shard::{
-    Entity, EntityQuery, Page, PageLimits, QueryError, RelationshipQuery, VaultRow,
-};
+use ledger_shard::{Entity, EntityQuery, Page, PageLimits, RelationshipQuery, VaultRow};
 use ledger_types::VaultRef;
 use ledger_types::limits::PAGE_BYTES_MAX;
 use tonic::transport::Channel;
@@ -22,7 +19,7 @@ use tonic::{Request, Response, Status};
 use super::page_token::{PageCursor, Query};
 use super::route::{Call, Freshness, ROUTES_MAX, ReadPlace, query_failure};
 use super::status::Failure;
-use super::{Edge, vaults, watch};
+use super::{Edge, watch};
 
 /// Pages of up to this many items are read on the serving thread itself.
 const ITEMS_INLINE_MAX: usize = 256;
@@ -187,37 +184,14 @@ impl v1::read_service_server::ReadService for Edge {
         &self,
         request: Request<v1::GetBlockRequest>,
     ) -> Result<Response<v1::GetBlockResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let call = Call::begin(&self.slot, &metadata)?;
-        let vault =
-            ids::vault_ref(message.namespace_id, message.vault_id).map_err(Failure::from)?;
-        let freshness =
-            Freshness { consistency: Consistency::Eventual, height_min: message.height };
-        let local = |_: &VaultRow, message: &v1::GetBlockRequest| {
-            let read = || call.context.reader.block(vault, message.height);
-            match apart(usize::MAX, read) {
-                Ok(block) => {
-                    let proposer = vaults::proposer_name(&call.context, &block.header);
-                    let bytes = block.transactions.into_iter().map(|(_, bytes)| bytes).collect();
-                    let block = wire_block(&block.header, &proposer, bytes)
-                        .map_err(|error| Failure::Store(error.to_string()))?;
-                    Ok(v1::GetBlockResponse { block: Some(block) })
-                }
-                Err(QueryError::HeightUnavailable { tip, .. }) if message.height > tip => {
-                    Ok(v1::GetBlockResponse { block: None })
-                }
-                Err(error) => Err(query_failure(error)),
-            }
-        };
-        let send = |channel, request| async move { client(channel).get_block(request).await };
-        Ok(call.read(Target::existing(vault, freshness), message, local, send).await?)
+        Ok(self.block(request).await?)
     }
 
     async fn get_block_range(
         &self,
-        _request: Request<v1::GetBlockRangeRequest>,
+        request: Request<v1::GetBlockRangeRequest>,
     ) -> Result<Response<v1::GetBlockRangeResponse>, Status> {
-        Err(Failure::NotYetBuilt { method: "ReadService/GetBlockRange" }.into())
+        Ok(self.block_range(request).await?)
     }
 
     async fn get_tip(

@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What every cluster under test is started with: quick elections; few groups, so that each has load; logs so short that
 /// a node which is gone for a second may need a snapshot.
 const SETTINGS: [(&str, &str); 3] =
-    [("LEDGER_TICK_MS", "30"), ("LEDGER_SHARDS", "3"), ("LEDGER_RAFT_LOG_ENTRIES_MAX", "100")];
+    [("LEDGER_TICK_MS", "30"), ("LEDGER_SHARDS", "3"), ("LEDGER_RAFT_LOG_ENTRIES_MAX", "20")];
 
 /// On a disk that will be full: the store takes space for its log in advance, and little of it with small buffers.
 const BUFFER: (&str, &str) = ("LEDGER_WRITE_BUFFER_BYTES", "2097152");

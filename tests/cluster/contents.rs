@@ -254,6 +254,57 @@ async fn chain(node: &Node, vault: VaultRef, height: u64) -> Vec<(BlockHeader, V
     blocks
 }
 
+async fn block_range(
+    node: &Node,
+    vault: VaultRef,
+    (start_height, end_height): (u64, u64),
+) -> Result<v1::GetBlockRangeResponse, Status> {
+    let (namespace_id, vault_id) = wire(vault);
+    let request = v1::GetBlockRangeRequest { namespace_id, vault_id, start_height, end_height };
+    Ok(node.reads().get_block_range(request).await?.into_inner())
+}
+
+/// Every range holds the blocks that are told one by one, ends early where it would grow too large, and has no gap.
+async fn ranges_hold_the_blocks(nodes: &[Node], vault: VaultRef) {
+    let large = vec![7; 1 << 20];
+    for number in 0..10 {
+        write(&nodes[0], write_request(vault, vec![set(&format!("large/{number}"), &large)])).await;
+    }
+    let tip = write(&nodes[0], write_request(vault, vec![set("small", b"1")])).await.block_height;
+    for node in nodes {
+        let range = block_range(node, vault, (0, tip - 11)).await.unwrap();
+        let expected = chain(node, vault, tip).await;
+        assert!(range.current_tip <= tip && range.blocks.len() as u64 == tip - 10);
+        for (told, (header, _)) in range.blocks.iter().zip(&expected) {
+            assert_eq!(block::header(told.header.as_ref().unwrap()), Ok(*header));
+        }
+        let whole = block_range(node, vault, (0, u64::MAX)).await.unwrap();
+        assert_eq!(whole.current_tip, tip);
+        assert!((whole.blocks.len() as u64) < tip, "ten of a MiB are more than an answer holds");
+        // Who proposed a block is not known everywhere, what it holds is.
+        let held = |block: &v1::Block| {
+            (block.header.as_ref().unwrap().canonical.clone(), block.transactions.clone())
+        };
+        assert!(
+            whole
+                .blocks
+                .iter()
+                .map(held)
+                .take(range.blocks.len())
+                .eq(range.blocks.iter().map(held))
+        );
+        let rest = block_range(node, vault, (whole.blocks.len() as u64, tip)).await.unwrap();
+        let heights = whole.blocks.iter().chain(&rest.blocks);
+        let heights: Vec<u64> = heights.map(|told| told.header.as_ref().unwrap().height).collect();
+        assert_eq!(heights, (0..=tip).collect::<Vec<_>>());
+        assert!(block_range(node, vault, (tip + 1, tip + 5)).await.unwrap().blocks.is_empty());
+        let inverted = block_range(node, vault, (5, 4)).await.unwrap_err();
+        assert_eq!(inverted.code(), Code::InvalidArgument);
+        let details = inverted.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "end_height");
+    }
+}
+
 async fn blocks_prove_what_they_hold(nodes: &[Node], vault: VaultRef) {
     let written = proved_writes(nodes, vault).await;
     let height = written.iter().map(|success| success.block_height).max().unwrap();
@@ -301,5 +352,6 @@ async fn every_node_shows_the_same_contents() {
     }
     counted_batches_are_taken_in_turn(&nodes, vaults[2]).await;
     blocks_prove_what_they_hold(&nodes, vaults[3]).await;
+    ranges_hold_the_blocks(&nodes, vaults[3]).await;
     cluster.assert_ready().await;
 }

@@ -86,6 +86,7 @@ pub struct Node {
     pub namespaces_by_name: Calls<v1::GetNamespaceRequest, v1::GetNamespaceResponse>,
     pub vaults: Calls<v1::CreateVaultRequest, v1::CreateVaultResponse>,
     pub blocks: Calls<v1::GetBlockRequest, v1::GetBlockResponse>,
+    pub block_ranges: Calls<v1::GetBlockRangeRequest, v1::GetBlockRangeResponse>,
     pub watches: Calls<v1::WatchBlocksRequest, Announcements>,
     pub entities: Calls<v1::ListEntitiesRequest, v1::ListEntitiesResponse>,
     pub bundles: Calls<v1::GetTrustBundleRequest, v1::GetTrustBundleResponse>,
@@ -280,12 +281,18 @@ impl ReadService for Node {
         Ok(self.tell(self.blocks.take(request.into_inner()).await?))
     }
 
+    async fn get_block_range(
+        &self,
+        request: Request<v1::GetBlockRangeRequest>,
+    ) -> Result<Response<v1::GetBlockRangeResponse>, Status> {
+        Ok(self.tell(self.block_ranges.take(request.into_inner()).await?))
+    }
+
     refuse! {
         read: ReadRequest => ReadResponse,
         batch_read: BatchReadRequest => BatchReadResponse,
         verified_read: VerifiedReadRequest => VerifiedReadResponse,
         historical_read: HistoricalReadRequest => HistoricalReadResponse,
-        get_block_range: GetBlockRangeRequest => GetBlockRangeResponse,
         get_tip: GetTipRequest => GetTipResponse,
         get_client_state: GetClientStateRequest => GetClientStateResponse,
         list_relationships: ListRelationshipsRequest => ListRelationshipsResponse,
