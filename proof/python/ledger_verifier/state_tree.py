@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
@@ -41,8 +42,7 @@ def first_difference(low: bytes, high: bytes) -> int:
 def state_root(entries: dict[bytes, bytes]) -> bytes:
     """The root over keys and the bytes of their records.
 
-    Walks the keys in order and keeps the branches that are still open on the right, so that neither
-    depth nor size costs recursion. `tests/test_trees.py` compares it with the recursive definition.
+    `tests/test_trees.py` compares it with the recursive definition.
     """
     for key, record in entries.items():
         check_key_length(key, "KeyLength")
@@ -51,14 +51,29 @@ def state_root(entries: dict[bytes, bytes]) -> bytes:
     keys = sorted(entries)
     if not keys:
         return EMPTY_ROOT
+    separated = (
+        (first_difference(before, key), state_leaf(key, entries[key]))
+        for before, key in zip(keys, keys[1:])
+    )
+    return fold(state_leaf(keys[0], entries[keys[0]]), separated)
+
+
+def fold(first: bytes, rest: Iterable[tuple[int, bytes]]) -> bytes:
+    """The root over subtrees in key order, each after the first with the bit that separates it.
+
+    The bit is that of the branch between a subtree and the one before it. Keeps the branches that
+    are still open on the right, so that neither depth nor size costs recursion.
+    """
     open_branches: list[tuple[int, bytes]] = []
-    current = state_leaf(keys[0], entries[keys[0]])
-    for before, key in zip(keys, keys[1:]):
-        bit = first_difference(before, key)
+    current = first
+    for bit, subtree in rest:
         while open_branches and open_branches[-1][0] > bit:
             current = branch(*open_branches.pop(), current)
+        # Whatever lay between two equal bits and was smaller would be on top now.
+        if open_branches and open_branches[-1][0] == bit:
+            raise Refused("EqualSeparators", f"bit {bit}")
         open_branches.append((bit, current))
-        current = state_leaf(key, entries[key])
+        current = subtree
     while open_branches:
         current = branch(*open_branches.pop(), current)
     return current

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from .block_log import verify_consistency, verify_inclusion
 from .hashes import plain
 from .headers import decode_header
+from .list_proof import verify_list
 from .notes import KnownKey, parse_checkpoint, parse_note, parse_origin, verify_note
 from .records import decode_descriptor, decode_record, state_leaf
 from .state_tree import decode_key_proof, state_root, verify_key
@@ -144,6 +145,12 @@ def _key_proof(vector: Json) -> Json:
     return "absent" if record is None else "present"
 
 
+def _list_proof(vector: Json) -> Json:
+    prefix, root = unhex(vector["prefix"]), unhex(vector["state_root"])
+    answers = [unhex(answer) for answer in vector["pages"]]
+    return [entry.key.hex() for entry in verify_list(prefix, number(vector["time"]), root, answers)]
+
+
 def _note(vector: Json) -> Json:
     note = parse_note(vector["note"].encode())
     parse_checkpoint(note.text)
@@ -251,6 +258,43 @@ _DECODING = {
     ": another version": {"UnknownValue"},
     ": another magic": {"Invalid"},
 }
+# A damaged list is of one answer or of several, as the end of its name tells.
+_PAGES = r", \d pages"
+_LIST_REASONS = {
+    "the first item is left out": {"NotTheFirst"},
+    "the last item is left out": {"Unfinished"},
+    "an item in between is left out": {"WrongRoot"},
+    "items swapped|an item twice": {"NotAscending"},
+    "an item of the list after it": {"OutsidePrefix"},
+    "a later page that (skips a leaf|begins too early)": {"NotTheNext"},
+    "a later page that leaves one out": {"WrongRoot"},
+    "a later page that adds nothing": {"NothingAdded"},
+    "a whole list after a page": {"NotAPage"},
+    "the last page is missing" + _PAGES: {"Unfinished"},
+    "the last page twice" + _PAGES: {"AfterTheLast"},
+    # The first page has one leaf, so that the second, which repeats it, may be the first as well.
+    "the first pages swapped" + _PAGES: {"NotTheNext"},
+    "another record" + _PAGES: {"WrongRoot"},
+    "a path bit beyond the prefix" + _PAGES: {"BitBeyondPrefix"},
+    "(a path step|a leaf of the path) left out" + _PAGES: {"WrongRoot"},
+    "no (left|right) sides" + _PAGES: {"WrongRoot"},
+    "sides exchanged" + _PAGES: {"NotLeft"},
+    # Whichever side the bits came from, the leaf at the end of the other lies wrong.
+    "the same bits on both sides" + _PAGES: {"NotLeft", "NotRight"},
+    "(left bits in the wrong order|a right bit repeated)" + _PAGES: {"BitsNotIncreasing"},
+    "a bit out of range" + _PAGES: {"BitOutOfRange"},
+    "no leaves" + _PAGES: {"NoLeaves"},
+    "cut short" + _PAGES: {"Truncated"},
+    "nothing" + _PAGES: {"Truncated"},
+    "a byte too many" + _PAGES: {"TrailingBytes"},
+    "an unknown form" + _PAGES: {"UnknownValue"},
+    # The way of the prefix's own bits ends at the first item, and leaves that to any other.
+    "the key proof of an item for an empty list": {"Key.LeafElsewhere", "NotEmpty"},
+    "the key proof of a neighbour for an empty list": {"Key.LeafElsewhere"},
+    "an empty list of another prefix": {"Key.LeafElsewhere"},
+    "an empty list under another root": {"Key.WrongRoot"},
+    "a list of everything": {"PrefixLength"},
+}
 _TRUSTED = frozenset({"answer", "bundle", "known", "now", "origin", "voter_sets"})
 
 
@@ -315,6 +359,9 @@ KINDS: dict[str, Kind] = {
             ": no leaf key": {"LeafKeyLength"},
             ": for StateKey.*": {"LeafElsewhere"},
         },
+    ),
+    "list_proof": Kind(
+        _list_proof, frozenset({"pages", "prefix", "state_root", "time"}), _LIST_REASONS
     ),
     "note": Kind(
         _note,

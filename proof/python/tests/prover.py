@@ -91,6 +91,75 @@ def prove_key(entries: Entries, key: bytes) -> bytes:
     return u16(count) + steps + str16(leaf_key) + record
 
 
+@dataclass
+class ListParts:
+    """An answer of a list with leaves, taken apart. `right` is missing in a whole list."""
+
+    left: list[tuple[int, bytes]]
+    right: Optional[list[tuple[int, bytes]]]
+    leaves: list[tuple[bytes, bytes]]
+
+    def encoded(self) -> bytes:
+        """Its bytes."""
+        leaves = u16(len(self.leaves)) + b"".join(str16(key) + rec for key, rec in self.leaves)
+        if self.right is None:
+            return b"\x02" + steps(self.left) + leaves
+        return b"\x03" + steps(self.left) + steps(self.right) + leaves
+
+
+def steps(sides: list[tuple[int, bytes]]) -> bytes:
+    """Steps behind their number."""
+    return u16(len(sides)) + b"".join(u16(bit) + side for bit, side in sides)
+
+
+def whole_list(entries: Entries, prefix: bytes) -> ListParts:
+    """All below a prefix that something begins with: down while anything else is there."""
+    path = []
+    while any(not key.startswith(prefix) for key in entries):
+        bit, zeros, ones = split(entries)
+        goes_right = bits(prefix, bit + 1)[bit] == "1"
+        entries, other = (ones, zeros) if goes_right else (zeros, ones)
+        path.append((bit, state_root(other)))
+    return ListParts(path, None, sorted(entries.items()))
+
+
+def page(entries: Entries, first: bytes, last: bytes) -> ListParts:
+    """All from one key to another, and every side of the ways to these two that lies outside."""
+    leaves = sorted((key, record) for key, record in entries.items() if first <= key <= last)
+    left, right = [], []
+    below = entries
+    while len(below) > 1:
+        bit, zeros, ones = split(below)
+        if first in ones:
+            left.append((bit, state_root(zeros)))
+        below = ones if first in ones else zeros
+    below = entries
+    while len(below) > 1:
+        bit, zeros, ones = split(below)
+        if last in zeros:
+            right.append((bit, state_root(ones)))
+        below = zeros if last in zeros else ones
+    return ListParts(left, right, leaves)
+
+
+def one_answer(entries: Entries, prefix: bytes) -> bytes:
+    """A list in one answer, whole or empty."""
+    if any(key.startswith(prefix) for key in entries):
+        return whole_list(entries, prefix).encoded()
+    return b"\x01" + prove_key(entries, prefix)
+
+
+def pages(entries: Entries, keys: list[bytes], added: int) -> list[bytes]:
+    """A list of these keys in pages, each of which adds `added` keys or the last few."""
+    answers, start = [], 0
+    while True:
+        end = min(start + added - (start == 0), len(keys) - 1)
+        answers.append(page(entries, keys[start], keys[end]).encoded())
+        if end == len(keys) - 1:
+            return answers
+        start = end
+
+
 def list_root(leaves: list[bytes]) -> bytes:
     """The root of a list tree by its definition."""
     if len(leaves) < 2:
