@@ -472,7 +472,7 @@ impl Config {
             worker_threads: raw.parse("worker-threads", |text| workers(text, processors))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
             raft_log_entries_max: raw
-                .parse("raft-log-entries-max", |text| number(text, 100, 100_000_000))?,
+                .parse("raft-log-entries-max", |text| number(text, 10, 100_000_000))?,
             raft_log_bytes_max: raw
                 .parse("raft-log-bytes-max", |text| number(text, 64 << 10, 1 << 40))?,
             snapshot_bytes_per_second: raw

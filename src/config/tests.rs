@@ -59,7 +59,7 @@ fn bad_values_name_setting_and_origin() {
     assert!(error.contains("listen-addr") && error.contains("environment"), "{error}");
     let too_small = [
         ("shards", "0"),
-        ("raft-log-entries-max", "99"),
+        ("raft-log-entries-max", "9"),
         ("raft-log-bytes-max", "65535"),
         ("snapshot-bytes-per-second", "0"),
     ];

@@ -15,8 +15,21 @@ pub const BASE_MANIFESTS: &str = "deploy/flux/apps/base/ledger/";
 /// Names a built node to ask for its settings instead of reading them from its source.
 pub const BINARY_VARIABLE: &str = "LEDGER_BIN";
 /// Endings of the files whose text is checked.
-const TEXT_ENDINGS: &[&str] =
-    &["rs", "md", "toml", "yaml", "yml", "json", "sh", "proto", "Makefile", "Dockerfile", "run"];
+const TEXT_ENDINGS: &[&str] = &[
+    "rs",
+    "md",
+    "toml",
+    "yaml",
+    "yml",
+    "json",
+    "sh",
+    "py",
+    "cjs",
+    "proto",
+    "Makefile",
+    "Dockerfile",
+    "run",
+];
 
 /// What the checks look at: every path, and the text of the files people write.
 #[derive(Debug, Default)]
