@@ -3,11 +3,7 @@
 //! Owns the faults, the load and the verdict. The only things that these tests change inside a server are fail points
 //! (slow disk, clock, sabotage) and whom it dials, both of which exist only in builds with the feature `failpoints`.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a failed test stops and says why, and a passed one says what it has done"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed test stops and says why")]
 
 mod chaos {
     mod chain;

@@ -86,6 +86,17 @@ fn find(sabotage: Sabotage, is_blind: bool) -> (Options, Outcome) {
     panic!("{} is not found in {SEEDS_TO_FIND} seeds, blind: {is_blind}", sabotage.name());
 }
 
+/// Actions that once broke an invariant. Whether they still lead there depends on what is drawn from their seed, so the
+/// mistake itself has a test beside the code as well.
+#[test]
+fn what_was_mended_stays_mended() {
+    let text = include_str!("../replays/stranger_of_an_earlier_term.jsonl");
+    let (options, actions) = replay::read(text).expect("it was written by a run");
+    let outcome = run(&options, Some(&actions));
+    assert!(outcome.violation.is_none(), "{:?}", outcome.violation);
+    assert_eq!(outcome.actions.len(), actions.len(), "all of them were done");
+}
+
 #[test]
 fn every_sabotage_is_found_and_its_short_list_still_fails() {
     for (name, sabotage) in Sabotage::ALL {

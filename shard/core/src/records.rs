@@ -133,8 +133,10 @@ mod tests {
         [&record_header(key.len(), value.len())[..], key, value].concat()
     }
 
+    type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
     /// The records of an input that says to have `bytes` bytes, or true if it is not framed.
-    fn read(input: &[u8], bytes: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, bool> {
+    fn read(input: &[u8], bytes: u64) -> Result<Records, bool> {
         let mut reader = RecordReader::new(input, bytes);
         let mut records = Vec::new();
         while let Some((key, value)) =

@@ -60,7 +60,9 @@ impl RaftReplica {
     /// True if a message counts although its sender is not in this replica's table: the members may have changed
     /// while this one was away, and it learns that from a leader that it has never heard of, or after a vote for
     /// a candidate that it has never heard of. Raft's rule is that such requests count whatever the receiver's
-    /// configuration says (Ongaro 2014, section 4.1); answers are counted of members only.
+    /// configuration says (Ongaro 2014, section 4.1); answers are counted of members only. A request of an earlier
+    /// term counts, too: what it is answered is the only way in which its sender learns of this one's term, and
+    /// without that neither could be elected if both are needed.
     pub(super) fn meet(&mut self, from: NodeId, message: &Message) -> bool {
         let asks = matches!(
             message.get_msg_type(),
@@ -70,7 +72,7 @@ impl RaftReplica {
                 | MessageType::MsgRequestPreVote
                 | MessageType::MsgRequestVote
         );
-        if !asks || message.term < self.raw.raft.term || message.from == raft::INVALID_ID {
+        if !asks || message.from == raft::INVALID_ID {
             return false;
         }
         if self.strangers.len() >= STRANGERS_MAX && !self.strangers.contains_key(&message.from) {

@@ -14,15 +14,19 @@ fn replica() -> RaftReplica {
     RaftReplica::new(boot, &CoreConfig::default())
 }
 
-/// What the replica is after it took this message, and what it answered.
-fn step(from: u64, kind: MessageType, change: impl FnOnce(&mut Message)) -> (Role, u64, usize) {
+/// Lets a replica take this message, sent in term 6 from node 2, and returns what it does.
+fn tell(
+    replica: &mut RaftReplica,
+    from: u64,
+    kind: MessageType,
+    change: impl FnOnce(&mut Message),
+) -> Effects {
     let mut message = Message::default();
     message.set_msg_type(kind);
     message.from = from;
     message.to = 1;
     message.term = 6;
     change(&mut message);
-    let mut replica = replica();
     let mut effects = Effects::default();
     let message = GroupMessage {
         group: GroupId(1),
@@ -34,6 +38,13 @@ fn step(from: u64, kind: MessageType, change: impl FnOnce(&mut Message)) -> (Rol
     };
     replica.step(NodeId(2), &message, &mut effects);
     replica.collect(Now::default(), &mut effects);
+    effects
+}
+
+/// What the replica is after it took this message, and what it answered.
+fn step(from: u64, kind: MessageType, change: impl FnOnce(&mut Message)) -> (Role, u64, usize) {
+    let mut replica = replica();
+    let effects = tell(&mut replica, from, kind, change);
     let last = replica.status().last_index;
     (replica.status().role, last, effects.messages.len() + effects.persist.len())
 }
@@ -48,9 +59,8 @@ fn a_heartbeat_beyond_the_log_is_refused_instead_of_fatal_trap_8() {
 
 #[test]
 fn strangers_and_local_messages_are_refused_traps_11_15_23() {
-    // A request of one who is not in the table counts in its own term or a later one, an answer never.
+    // A request of one who is not in the table counts, an answer never.
     assert_ne!(step(9, MessageType::MsgHeartbeat, |_| {}), UNTOUCHED);
-    assert_eq!(step(9, MessageType::MsgHeartbeat, |m| m.term = 4), UNTOUCHED);
     for kind in [
         MessageType::MsgAppendResponse,
         MessageType::MsgHeartbeatResponse,
@@ -71,6 +81,23 @@ fn strangers_and_local_messages_are_refused_traps_11_15_23() {
         MessageType::MsgCheckQuorum,
     ] {
         assert_eq!(step(2, kind, |m| m.entries.push(Default::default())), UNTOUCHED, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_stranger_of_an_earlier_term_learns_of_this_one() {
+    for (kind, answer) in [
+        (MessageType::MsgRequestPreVote, MessageType::MsgRequestPreVoteResponse),
+        (MessageType::MsgHeartbeat, MessageType::MsgAppendResponse),
+        (MessageType::MsgAppend, MessageType::MsgAppendResponse),
+    ] {
+        let mut replica = replica();
+        let effects = tell(&mut replica, 9, kind, |m| m.term = 4);
+        let [told] = effects.messages.as_slice() else { panic!("{kind:?}: {effects:?}") };
+        assert_eq!((told.node, told.message.to), (NodeId(2), Incarnation(9)));
+        let told = Message::decode(told.message.payload.as_slice()).expect("it was just encoded");
+        assert_eq!((told.get_msg_type(), told.term), (answer, 5), "{kind:?}");
+        assert_eq!((replica.status().role, replica.status().term), (Role::Follower, 5));
     }
 }
 
