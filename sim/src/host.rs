@@ -90,6 +90,10 @@ impl World {
         }
         for answer in effects.reads.drain(..) {
             self.read_answered(place, answer);
+            if self.nodes[place].process.is_none() {
+                // The read met a damaged row and ended the process, which answers nothing more.
+                return;
+            }
         }
         self.queue_log(place, effects);
         self.queue_apply(place, effects);
