@@ -19,6 +19,7 @@ use ledger_shard::{
 use ledger_types::{ClusterId, GroupId, Incarnation, NodeId, VaultRef};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -93,13 +94,6 @@ pub fn host_name() -> String {
 
 /// Runs a node until the process is told to stop.
 pub fn run(config: Config) -> Result<(), NodeError> {
-    let store_config = StoreConfig {
-        write_buffer_bytes: config.write_buffer_bytes,
-        block_cache_bytes: config.block_cache_bytes,
-        ..StoreConfig::default()
-    };
-    let store = Store::open(&config.data_dir, None, &store_config)
-        .map_err(|source| NodeError::Store { path: config.data_dir.clone(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .enable_all()
@@ -109,10 +103,25 @@ pub fn run(config: Config) -> Result<(), NodeError> {
             what: "the runtime cannot be started".to_owned(),
             source,
         })?;
-    runtime.block_on(serve(config, Arc::new(store)))
+    let signals = {
+        let _inside = runtime.enter();
+        StopSignals::listen()
+    };
+    let store_config = StoreConfig {
+        write_buffer_bytes: config.write_buffer_bytes,
+        block_cache_bytes: config.block_cache_bytes,
+        ..StoreConfig::default()
+    };
+    let store = Store::open(&config.data_dir, None, &store_config)
+        .map_err(|source| NodeError::Store { path: config.data_dir.clone(), source })?;
+    runtime.block_on(serve(config, Arc::new(store), signals))
 }
 
-async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
+async fn serve(
+    config: Config,
+    store: Arc<Store>,
+    mut signals: StopSignals,
+) -> Result<(), NodeError> {
     let grpc = listen(config.listen_addr)?;
     let web = listen(config.http_addr)?;
     let advertise_addr = advertised(&config);
@@ -138,7 +147,7 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
     let settings = BootstrapSettings::new(peer_source(&config), config.cluster_domain.clone());
     let established = tokio::select! {
         established = bootstrap::establish(&peers, &settings) => established?,
-        () = signalled() => {
+        () = signals.received() => {
             info!("stopped before a cluster was found");
             return Ok(());
         }
@@ -151,7 +160,7 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), NodeError> {
         "node serves; raft groups are running"
     );
     let ending = tokio::select! {
-        () = signalled() => Ok(()),
+        () = signals.received() => Ok(()),
         fault = peers.failed() => Err(NodeError::Peers(fault)),
         _ = &mut server => Err(NodeError::ListenerEnded { listener: "gRPC" }),
         _ = &mut http => Err(NodeError::ListenerEnded { listener: "HTTP" }),
@@ -424,17 +433,32 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        warn!("signals cannot be received; stop the process to stop the node");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, from the beginning of the process on: one that comes while something else is waited for is kept
+/// until somebody asks.
+struct StopSignals {
+    kinds: Option<(Signal, Signal)>,
+}
+
+impl StopSignals {
+    /// Inside of a runtime.
+    fn listen() -> StopSignals {
+        let (terminate, interrupt) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let kinds = terminate.ok().zip(interrupt.ok());
+        if kinds.is_none() {
+            warn!("signals cannot be received; stop the process to stop the node");
+        }
+        StopSignals { kinds }
+    }
+
+    /// Waits for one of them, which may have come already.
+    async fn received(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.kinds else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

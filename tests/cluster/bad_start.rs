@@ -8,7 +8,7 @@ use ledger::demo::process::{READY_TIME_MAX, Server, ServerSpec, plan};
 use ledger_proto::internal;
 use ledger_proto::internal::peer_client::PeerClient;
 
-use super::harness::{Cluster, Node, server_binary};
+use super::harness::{Cluster, Node, eventually, server_binary};
 
 /// Longest time until a server that refuses to start has ended.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(15);
@@ -28,6 +28,29 @@ async fn founded_alone(cluster: &Cluster, name: &str) -> Server {
     let mut server = Server::start(spec).unwrap();
     server.wait_ready(READY_TIME_MAX).await.unwrap();
     server
+}
+
+/// Moments after its first word at which a server is told to stop.
+const EARLY_STOPS_MS: [u64; 12] = [0, 2, 5, 10, 20, 35, 50, 75, 100, 150, 250, 400];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_told_to_stop_while_it_starts_stops_well() {
+    let cluster = Cluster::start(1).await;
+    let root = cluster.directory("early");
+    let mut server = Server::start(plan(server_binary(), &root, 1).unwrap().remove(0)).unwrap();
+    for (starts, delay_ms) in (1..).zip(EARLY_STOPS_MS) {
+        eventually("the server says that it starts", || async {
+            let said = std::fs::read_to_string(&server.spec().log_file).unwrap();
+            let said = said.matches("node starts").count();
+            if said == starts { Ok(()) } else { Err(format!("{said} starts of {starts}")) }
+        })
+        .await;
+        // Nothing is waited for: each moment is another one to be told in.
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        let status = server.stop().await.unwrap();
+        assert!(status.success(), "after {delay_ms} ms: {status}: {}", server.log_tail());
+        server.resume().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
