@@ -34,6 +34,8 @@ const PAUSE_MS: (u64, u64) = (5, 60);
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(4);
 /// Longest time for one attempt.
 const ATTEMPT_MAX: Duration = Duration::from_millis(900);
+/// Longest time for a read once everything is mended: what must show has to, however slow the machine's disk is.
+const LAST_READ_MAX: Duration = Duration::from_secs(60);
 /// One client of each vault waits no longer than this, so that it often does not know what it has done.
 const IMPATIENT_MAX: Duration = Duration::from_millis(250);
 
@@ -91,7 +93,7 @@ impl Load {
                 operations.into_iter().map(|one| (one.vault, one.key)).collect();
             keys.into_iter().collect()
         };
-        let sdk = sdk_client(&self.addresses, "last-reader");
+        let sdk = sdk_client(&self.addresses, "last-reader").with_deadline(LAST_READ_MAX);
         for (vault, key) in used {
             let invoked_ns = self.recorder.now_ns();
             let answer = sdk.read(vault, &key, Consistency::Linearizable).await;
