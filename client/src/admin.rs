@@ -73,6 +73,7 @@ impl Client {
     /// is unknown, the next one finds it. Errors: those of [`Client::create_namespace`], but not that the name is taken.
     pub async fn ensure_namespace(&self, name: &str) -> Result<NamespaceId, ClientError> {
         let begun = Instant::now();
+        let mut backoff = Backoff::new(&self.inner.config.retry);
         loop {
             let has_time = begun.elapsed() < self.deadline;
             match self.create_namespace(name).await {
@@ -85,6 +86,7 @@ impl Client {
                 Err(error) if error.reason() == Some(&Reason::NamespaceNotFound) && has_time => {}
                 found => return Ok(found?.id),
             }
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 

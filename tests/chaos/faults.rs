@@ -49,8 +49,6 @@ pub(crate) struct Faults {
     lasting: Vec<Lasting>,
     /// Nodes whose process may end by itself once, because their disk was full.
     excused: BTreeSet<usize>,
-    /// What was done when.
-    pub(crate) diary: Vec<String>,
     /// How often each kind was done.
     pub(crate) counts: BTreeMap<&'static str, u32>,
 }
@@ -63,9 +61,9 @@ impl Faults {
         recorder: Arc<Recorder>,
         client: Client,
     ) -> Faults {
-        let (lasting, diary, counts) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (lasting, counts) = (Vec::new(), BTreeMap::new());
         let excused = BTreeSet::new();
-        Faults { mix, random, recorder, client, lasting, excused, diary, counts }
+        Faults { mix, random, recorder, client, lasting, excused, counts }
     }
 
     /// Harms and mends the nodes for this time. At the end nothing is harmed any more that this has harmed, though
@@ -227,10 +225,8 @@ impl Faults {
         }
     }
 
-    /// Writes something down with its time.
-    pub(crate) fn note(&mut self, what: String) {
-        let at = self.recorder.elapsed();
-        self.diary.push(format!("{:>9.3} s  {what}", at.as_secs_f64()));
+    fn note(&self, what: String) {
+        self.recorder.note(&what);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Recorder {
     blocks: Mutex<Vec<SeenBlock>>,
     violations: Mutex<Vec<String>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    diary: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
@@ -31,6 +32,7 @@ impl Recorder {
             blocks: Mutex::default(),
             violations: Mutex::default(),
             counts: Mutex::default(),
+            diary: Mutex::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -95,6 +97,17 @@ impl Recorder {
     /// Keeps something that must never be seen.
     pub(crate) fn violation(&self, what: String) {
         self.violations.lock().push(what);
+    }
+
+    /// Writes something down with its time.
+    pub(crate) fn note(&self, what: &str) {
+        let at = self.elapsed().as_secs_f64();
+        self.diary.lock().push(format!("{at:>9.3} s  {what}"));
+    }
+
+    /// What was written down so far.
+    pub(crate) fn diary(&self) -> Vec<String> {
+        self.diary.lock().clone()
     }
 
     /// Counts something.

@@ -25,6 +25,8 @@ use super::workload::{Load, sdk_client};
 
 /// Longest time of a round beyond its faults: everything in it is bounded, and this bounds their sum.
 const ROUND_EXTRA_MAX: Duration = Duration::from_secs(300);
+/// Lines of the diary that are shown of a round that does not end.
+const DIARY_SHOWN: usize = 12;
 /// Vaults of a round.
 const VAULTS: usize = 4;
 /// Load without faults before the first fault.
@@ -70,11 +72,17 @@ pub(crate) struct Plan {
 pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
     let (name, seed, sabotage) = (plan.mix.name, plan.seed, plan.sabotage.unwrap_or("no sabotage"));
     tell(format_args!("begins mix {name}, seed {seed}, {sabotage}"));
-    let round = tokio::time::timeout(plan.time + ROUND_EXTRA_MAX, round(nodes, plan)).await;
-    round.unwrap_or_else(|_| panic!("mix {name}, seed {seed}, {sabotage} does not end"))
+    let recorder = Arc::new(Recorder::new());
+    let round = round(nodes, plan, recorder.clone());
+    let report = tokio::time::timeout(plan.time + ROUND_EXTRA_MAX, round).await;
+    report.unwrap_or_else(|_| {
+        let diary = recorder.diary();
+        let last = diary[diary.len().saturating_sub(DIARY_SHOWN)..].join("\n");
+        panic!("mix {name}, seed {seed}, {sabotage} does not end; the last was:\n{last}")
+    })
 }
 
-async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
+async fn round(nodes: &mut Nodes, plan: Plan, recorder: Arc<Recorder>) -> Report {
     let Plan { mix, seed, time, sabotage } = plan;
     let addresses = nodes.addresses();
     let client = sdk_client(&addresses, "driver");
@@ -84,7 +92,6 @@ async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
             nodes.set_point(number, point, Some("return")).await;
         }
     }
-    let recorder = Arc::new(Recorder::new());
     let installed_before = nodes.snapshots_installed();
     let load = Load::new(recorder.clone(), vaults.clone(), addresses);
     let replicas = nodes.replicas();
@@ -98,19 +105,23 @@ async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
     let mut faults = Faults::new(mix, random, recorder.clone(), client.clone());
     faults.run(nodes, time).await;
 
+    recorder.note("faults are over");
     let healing = Instant::now();
     if let Err(error) = nodes.wait_ready().await {
         recorder.violation(format!("not healed: {error}"));
     }
     settle(&client, &vaults, &recorder).await;
     let healed_after = healing.elapsed();
-    faults.note("healed".to_owned());
+    recorder.note("healed");
     recorder.stop();
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
+    recorder.note("clients have ended");
     witnesses.finish_looking().await;
+    recorder.note("witnesses have ended");
     load.read_all(LAST_READER).await;
+    recorder.note("everything is read");
     let level = wait_level(&replicas, &vaults, LEVEL_MAX).await;
     let tips = level.unwrap_or_else(|error| {
         recorder.violation(format!("replicas are not level: {error}"));
@@ -126,7 +137,7 @@ async fn round(nodes: &mut Nodes, plan: Plan) -> Report {
         time,
         healed_after,
         faults: faults.counts,
-        diary: faults.diary,
+        diary: recorder.diary(),
         counts: recorder.counts(),
         checks,
         violations: recorder.violations(),
