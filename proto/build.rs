@@ -18,10 +18,11 @@ const PUBLIC_FILES: [&str; 8] = [
     "ledger/v1/ledger.proto",
 ];
 /// The package between nodes.
-const INTERNAL_FILES: [&str; 3] = [
+const INTERNAL_FILES: [&str; 4] = [
     "ledger/internal/v1/peer.proto",
     "ledger/internal/v1/commands.proto",
     "ledger/internal/v1/snapshots.proto",
+    "ledger/internal/v1/cosigners.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

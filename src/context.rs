@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use ledger_proof::NodeKey;
 use ledger_router::LeaderHints;
 use ledger_shard::{Reader, ShardHandle};
 use ledger_types::{ClusterId, NodeId, StoreId, VaultRef};
@@ -17,9 +16,11 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Config;
+use crate::cosigning::RecentRounds;
 use crate::directory::DirectoryCache;
 use crate::metrics::RequestMetrics;
 use crate::peer::PeerMetrics;
+use crate::signer::Signer;
 use crate::snapshots::{Fetcher, SnapshotServer};
 
 /// Who this node is. Fixed once it belongs to a cluster.
@@ -55,8 +56,10 @@ pub struct NodeContext {
     pub directory: Arc<DirectoryCache>,
     /// Who leads what, as far as heard.
     pub leaders: Arc<LeaderHints>,
-    /// This node's signing key.
-    pub node_key: Arc<NodeKey>,
+    /// Signs with this node's key.
+    pub signer: Signer,
+    /// The read rounds whose times cosignatures bear.
+    pub read_rounds: RecentRounds,
     /// Tells waiting streams of new blocks.
     pub blocks: Arc<BlockFeed>,
     /// Connections to other nodes for forwarded requests.

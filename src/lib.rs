@@ -5,9 +5,11 @@
 
 pub mod bootstrap;
 pub mod bundle_link;
+pub mod checkpoints;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod cosigning;
 pub mod demo;
 pub mod directory;
 pub mod edge;

@@ -4,6 +4,7 @@
 //! groups, methods and fixed words.
 
 mod replication;
+mod signing;
 mod transport;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ const DURATION_BUCKETS_SECONDS: [f64; 17] = [
 ];
 
 /// Every method that has a duration of its own; all others share the label `other`.
-const METHODS: [&str; 26] = [
+const METHODS: [&str; 27] = [
     "ledger.v1.WriteService/Write",
     "ledger.v1.WriteService/BatchWrite",
     "ledger.v1.ReadService/Read",
@@ -51,6 +52,7 @@ const METHODS: [&str; 26] = [
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
     "ledger.internal.v1.Commands/Propose",
+    "ledger.internal.v1.Cosigners/Cosign",
     OTHER_METHOD,
 ];
 /// Label of methods without a line of their own.
@@ -135,6 +137,10 @@ pub struct NodeSample {
     pub snapshot_fetches: u64,
     /// Streams on which snapshots are sent.
     pub snapshot_streams: u64,
+    /// States that this node cosigned.
+    pub cosignatures: u64,
+    /// Times that two histories of one log were met.
+    pub signing_contradictions: u64,
     /// The time in Unix nanoseconds, from which ages are told.
     pub wall_ns: u64,
 }
@@ -146,6 +152,7 @@ impl NodeSample {
         families.extend(self.log_families());
         families.extend(self.snapshot_families());
         families.extend(self.transport_families());
+        families.extend(self.signing_families());
         families.extend(self.node_families());
         families
     }

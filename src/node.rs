@@ -29,12 +29,14 @@ use crate::bootstrap::{
 };
 use crate::config::Config;
 use crate::context::{BlockFeed, ChannelPool, NodeContext};
+use crate::cosigning::RecentRounds;
 use crate::directory::{DirectoryCache, LocalDirectory, LocalSource, NodeBook, follow};
 use crate::edge::{self, NodeSlot, Stage};
 use crate::metrics::RequestMetrics;
 use crate::peer::{
     AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
 };
+use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
 use crate::{http, reconciler};
 
@@ -267,6 +269,13 @@ fn start(
     let source = LocalSource { shard: shard.clone(), reader: reader.clone(), feed: feed.clone() };
     let service = LocalDirectory::new(directory.clone(), source.clone(), peers.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
+    let signer = Signer::new(
+        identity.domain.clone(),
+        identity.name.clone(),
+        node_key,
+        shard.clone(),
+        reader.clone(),
+    );
     let context = Arc::new(NodeContext {
         config: config.clone(),
         identity,
@@ -274,7 +283,8 @@ fn start(
         reader,
         directory: directory.clone(),
         leaders: Arc::new(LeaderHints::new()),
-        node_key,
+        signer,
+        read_rounds: RecentRounds::default(),
         blocks: feed,
         channels: Arc::new(ChannelPool::default()),
         draining: AtomicBool::new(false),

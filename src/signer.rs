@@ -1,27 +1,24 @@
-//! Signs checkpoints of vaults on demand: the log's own line and this node's timestamped cosignature.
+//! Signs states of vaults' logs with this node's key.
 //!
-//! Owns the rule that a signature leaves only after the record that forbids going back is durable, the
-//! cache of signed notes, and that one signature serves everybody who waits for it. Must never sign a state
-//! that this node has not computed itself, nor with a time that is not the start of a read round whose index
-//! this node has applied.
+//! Owns the rule that a signature leaves only after the record that forbids going back is durable. Must never
+//! sign a state that this node has not computed itself, nor with a time that is not the start of a read round
+//! whose index this node has applied: the first is what callers vouch for, and so is the second.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger_proof::rfc9162::verify_consistency;
-use ledger_proof::{Checkpoint, Decision, Origin, ReadFault, SignedNote, SignedRecord, may_sign};
-use ledger_shard::{Family, QueryError, RowWrite, StateView as _};
+use ledger_proof::{
+    Checkpoint, Decision, NodeKey, NoteSignature, Origin, ReadFault, SignedRecord, may_sign,
+};
+use ledger_shard::{Family, QueryError, Reader, RowWrite, ShardHandle, StateView as _};
 use ledger_types::{Digest, VaultRef};
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::context::NodeContext;
-use crate::edge::status::Failure;
-
-/// A signed note is handed out again for this long; its cosignature is never older.
-pub const NOTE_AGE_MAX: Duration = Duration::from_secs(1);
 /// Logs remembered at once. What is forgotten is read from its durable record again.
 const LOGS_MAX: usize = 4096;
 /// Rows of signed checkpoints begin with this in the meta family.
@@ -40,31 +37,61 @@ pub struct LogState {
     pub root: Digest,
 }
 
-/// A signed checkpoint.
+impl LogState {
+    /// The state as it is signed, in a cluster's domain.
+    pub fn checkpoint(&self, domain: &str) -> Checkpoint {
+        let LogState { vault, log_epoch, size, root } = *self;
+        Checkpoint { origin: Origin { domain: domain.to_owned(), vault, log_epoch }, size, root }
+    }
+}
+
+/// Why a state is not signed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum SignError {
+    /// A longer log was signed before.
+    #[error("a log of {signed} blocks was signed before")]
+    Outdated {
+        /// Its size in blocks.
+        signed: u64,
+    },
+    /// The log contradicts what was signed.
+    #[error("the log contradicts what this node has signed")]
+    Contradiction,
+    /// The rows cannot be read.
+    #[error(transparent)]
+    Store(#[from] ReadFault),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopping,
+}
+
+/// A state whose record is durable, so that it may be signed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SignedCheckpoint {
-    /// What is signed.
-    pub state: LogState,
-    /// The note's bytes.
-    pub note: Vec<u8>,
-    /// Unix seconds of the cosignature.
-    pub time_seconds: u64,
-    made: Instant,
+pub struct Signable {
+    checkpoint: Checkpoint,
 }
 
-/// What is known of one log's signatures.
-#[derive(Default)]
-struct Log {
-    newest: Mutex<Option<Arc<SignedCheckpoint>>>,
-    /// The durable record, once it was read. Held while signing, so that signatures of a log come one
-    /// after the other.
-    record: tokio::sync::Mutex<Option<Option<SignedRecord>>>,
+impl Signable {
+    /// What may be signed.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
 }
 
-/// Signs for one node.
+/// The durable record of one log, once it was read. Held while it is replaced, so that records of a log come
+/// one after the other.
+type LogRecord = tokio::sync::Mutex<Option<Option<SignedRecord>>>;
+
+/// Signs for one node. There is one for each node key: two would not know of each other's records.
 pub struct Signer {
-    context: Arc<NodeContext>,
-    logs: Mutex<HashMap<(VaultRef, u64), Arc<Log>>>,
+    domain: String,
+    node: String,
+    key: Arc<NodeKey>,
+    shard: ShardHandle,
+    reader: Reader,
+    logs: Mutex<HashMap<(VaultRef, u64), Arc<LogRecord>>>,
+    cosignatures: AtomicU64,
+    contradictions: AtomicU64,
 }
 
 impl std::fmt::Debug for Signer {
@@ -74,41 +101,31 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A signer with the node's key. It remembers nothing but what is durable.
-    pub fn new(context: Arc<NodeContext>) -> Signer {
-        Signer { context, logs: Mutex::new(HashMap::new()) }
+    /// The signer of the node called `node` in a cluster's domain. It remembers nothing but what is durable.
+    pub fn new(
+        domain: String,
+        node: String,
+        key: Arc<NodeKey>,
+        shard: ShardHandle,
+        reader: Reader,
+    ) -> Signer {
+        let logs = Mutex::default();
+        let (cosignatures, contradictions) = (AtomicU64::new(0), AtomicU64::new(0));
+        Signer { domain, node, key, shard, reader, logs, cosignatures, contradictions }
     }
 
-    /// The newest note of the vault's log, if it is young enough to be handed out again.
-    pub fn cached(&self, vault: VaultRef, log_epoch: u64) -> Option<Arc<SignedCheckpoint>> {
-        let log = self.logs.lock().get(&(vault, log_epoch)).cloned()?;
-        let newest = log.newest.lock().clone()?;
-        (newest.made.elapsed() < NOTE_AGE_MAX).then_some(newest)
-    }
-
-    /// Signs the state, or hands out a young note of the same state that was signed meanwhile.
-    /// `round_seconds` is when a read round began whose index this node had applied before it computed the
-    /// state. Errors if the state is behind what was signed, or contradicts it.
-    pub async fn sign(
-        &self,
-        state: LogState,
-        round_seconds: u64,
-    ) -> Result<Arc<SignedCheckpoint>, Failure> {
+    /// Makes the record durable that forbids to sign anything which does not contain `state`. Errors if the
+    /// state is behind what was signed, or contradicts it.
+    pub async fn record(&self, state: LogState) -> Result<Signable, SignError> {
+        let checkpoint = state.checkpoint(&self.domain);
         let log = self.log(state.vault, state.log_epoch);
-        let mut record = log.record.lock().await;
-        if let Some(signed) = log.newest.lock().clone()
-            && signed.state == state
-            && signed.time_seconds >= round_seconds
-        {
-            return Ok(signed);
-        }
-        let checkpoint = self.checkpoint(&state);
+        let mut record = log.lock().await;
         if record.is_none() {
             *record = Some(self.stored_record(&checkpoint.origin)?);
         }
         let known = record.as_ref().expect("just read");
         let is_prefix = |size: u64, root: &Digest| self.is_prefix(&state, size, root);
-        match may_sign(known.as_ref(), &checkpoint, is_prefix).map_err(store_failure)? {
+        match may_sign(known.as_ref(), &checkpoint, is_prefix)? {
             Decision::Sign => {}
             Decision::SignAfterRecording => {
                 let next = SignedRecord::of(&checkpoint);
@@ -116,23 +133,54 @@ impl Signer {
                 *record = Some(Some(next));
             }
             Decision::Wait => {
-                let tip = state.size.saturating_sub(1);
-                return Err(Failure::HeightUnavailable { floor: 0, tip });
+                let signed = known.as_ref().map_or(0, |known| known.size);
+                return Err(SignError::Outdated { signed });
             }
             Decision::Contradiction => {
                 error!(
                     origin = %checkpoint.origin, size = state.size,
                     "the log contradicts what this node has signed; nothing more is signed for it"
                 );
-                return Err(Failure::VaultUnavailable(state.vault));
+                self.contradictions.fetch_add(1, Ordering::Relaxed);
+                return Err(SignError::Contradiction);
             }
         }
-        let signed = Arc::new(self.make_note(state, &checkpoint, round_seconds));
-        *log.newest.lock() = Some(signed.clone());
-        Ok(signed)
+        Ok(Signable { checkpoint })
     }
 
-    fn log(&self, vault: VaultRef, log_epoch: u64) -> Arc<Log> {
+    /// Signs as the log.
+    pub fn sign_log(&self, state: &Signable) -> NoteSignature {
+        self.key.sign_log(&state.checkpoint)
+    }
+
+    /// Cosigns under the node's own name, at the second in which a read round began whose index this node had
+    /// applied before it computed the state.
+    pub fn cosign(&self, state: &Signable, round_seconds: u64) -> NoteSignature {
+        self.cosignatures.fetch_add(1, Ordering::Relaxed);
+        self.key.cosign(&state.checkpoint, &self.node, round_seconds)
+    }
+
+    /// The public half of the key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.key.public_key()
+    }
+
+    /// How many states were cosigned.
+    pub fn cosignatures(&self) -> u64 {
+        self.cosignatures.load(Ordering::Relaxed)
+    }
+
+    /// How often two histories of one log were met, here or between this node and another.
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions.load(Ordering::Relaxed)
+    }
+
+    /// Counts a contradiction between this node's log and another's.
+    pub fn count_contradiction(&self) {
+        self.contradictions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn log(&self, vault: VaultRef, log_epoch: u64) -> Arc<LogRecord> {
         let mut logs = self.logs.lock();
         if logs.len() >= LOGS_MAX {
             // One that nobody holds can be read again; one in use must stay the only one of its log.
@@ -141,40 +189,19 @@ impl Signer {
         logs.entry((vault, log_epoch)).or_default().clone()
     }
 
-    fn checkpoint(&self, state: &LogState) -> Checkpoint {
-        let LogState { vault, log_epoch, size, root } = *state;
-        let domain = self.context.identity.domain.clone();
-        Checkpoint { origin: Origin { domain, vault, log_epoch }, size, root }
-    }
-
-    fn make_note(
-        &self,
-        state: LogState,
-        checkpoint: &Checkpoint,
-        time_seconds: u64,
-    ) -> SignedCheckpoint {
-        let key = &self.context.node_key;
-        let signatures = vec![
-            key.sign_log(checkpoint),
-            key.cosign(checkpoint, &self.context.identity.name, time_seconds),
-        ];
-        let note = SignedNote::new(checkpoint, signatures).encode();
-        SignedCheckpoint { state, note, time_seconds, made: Instant::now() }
-    }
-
     /// What was last signed for the origin, as far as the store remembers.
-    fn stored_record(&self, origin: &Origin) -> Result<Option<SignedRecord>, Failure> {
-        let found = self.context.reader.view().get(Family::Meta, &record_key(origin));
-        let Some(bytes) = found.map_err(store_failure)? else { return Ok(None) };
+    fn stored_record(&self, origin: &Origin) -> Result<Option<SignedRecord>, ReadFault> {
+        let found = self.reader.view().get(Family::Meta, &record_key(origin))?;
+        let Some(bytes) = found else { return Ok(None) };
         let record = SignedRecord::decode(&bytes)
-            .map_err(|error| Failure::Store(format!("a signer's record: {error}")))?;
+            .map_err(|_| ReadFault::Corrupt { what: "a signer's record is malformed" })?;
         if record.origin != *origin {
-            return Err(Failure::Store("a signer's record names another log".to_owned()));
+            return Err(ReadFault::Corrupt { what: "a signer's record names another log" });
         }
         Ok(Some(record))
     }
 
-    async fn make_durable(&self, record: &SignedRecord) -> Result<(), Failure> {
+    async fn make_durable(&self, record: &SignedRecord) -> Result<(), SignError> {
         let (sender, receiver) = oneshot::channel();
         let row = RowWrite {
             family: Family::Meta,
@@ -185,13 +212,13 @@ impl Signer {
         let completion = move || {
             let _ = sender.send(());
         };
-        self.context.shard.record_checkpoint(vec![row], Box::new(completion));
-        receiver.await.map_err(|_| Failure::Draining)
+        self.shard.record_checkpoint(vec![row], Box::new(completion));
+        receiver.await.map_err(|_| SignError::Stopping)
     }
 
     /// True if the vault's log began with `size` blocks of that root.
     fn is_prefix(&self, state: &LogState, size: u64, root: &Digest) -> Result<bool, ReadFault> {
-        match self.context.reader.consistency(state.vault, size, state.size) {
+        match self.reader.consistency(state.vault, size, state.size) {
             Ok(path) => Ok(verify_consistency(size, root, state.size, &state.root, &path).is_ok()),
             Err(QueryError::Fault(fault)) => Err(fault),
             Err(QueryError::UnknownVault | QueryError::HeightUnavailable { .. }) => {
@@ -203,10 +230,6 @@ impl Signer {
 
 fn record_key(origin: &Origin) -> Vec<u8> {
     format!("{RECORD_PREFIX}{origin}").into_bytes()
-}
-
-fn store_failure(fault: ReadFault) -> Failure {
-    Failure::Store(fault.to_string())
 }
 
 #[cfg(test)]

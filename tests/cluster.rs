@@ -11,6 +11,7 @@ mod cluster {
     mod bad_start;
     mod command_line;
     mod contents;
+    mod cosigning;
     #[cfg(feature = "failpoints")]
     mod crash_points;
     mod deployment;

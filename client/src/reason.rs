@@ -72,6 +72,8 @@ reasons! {
     SystemNamespace = "SYSTEM_NAMESPACE",
     /// The vault is quarantined here.
     VaultUnavailable = "VAULT_UNAVAILABLE",
+    /// Too few voters of the vault's shard cosigned its checkpoint in time; the metadata tell how many did and must.
+    NotCosigned = "NOT_COSIGNED",
     /// The height lies outside what is kept; the metadata name the floor and the tip.
     HeightUnavailable = "HEIGHT_UNAVAILABLE",
     /// A limit is exceeded; the metadata name it.

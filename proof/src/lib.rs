@@ -37,7 +37,7 @@ pub use encoding::{DecodeError, Reader, Writer};
 pub use header::{BlockHeader, EntryPosition};
 pub use known_checkpoint::KnownCheckpoint;
 pub use no_rollback::{Decision, SignedRecord, may_sign};
-pub use note::{NodeKey, NoteError, NoteSignature, SignedNote};
+pub use note::{KnownSigner, NodeKey, NoteError, NoteSignature, SignedNote, cosigner_name};
 pub use read_fault::ReadFault;
 pub use receipt::{Receipt, ReceiptRequest, VerifiedReceipt};
 pub use record::{Descriptor, Record};

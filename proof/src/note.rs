@@ -54,6 +54,27 @@ pub struct KnownSigner {
     pub public_key: [u8; 32],
 }
 
+impl KnownSigner {
+    /// The line of a cosignature that came without its note, if this signer made it over the
+    /// checkpoint at `time` (Unix seconds); `None` if it did not.
+    pub fn cosignature_line(
+        &self,
+        checkpoint: &Checkpoint,
+        time: u64,
+        signature: &[u8],
+    ) -> Option<NoteSignature> {
+        let message = cosigned_message(&checkpoint.text(), time);
+        if !check(&self.public_key, message.as_bytes(), signature) {
+            return None;
+        }
+        Some(NoteSignature {
+            name: self.name.clone(),
+            key_id: key_id(&self.name, KIND_COSIGNATURE, &self.public_key),
+            signature: [&time.to_be_bytes()[..], signature].concat(),
+        })
+    }
+}
+
 /// A valid cosignature of a known key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cosignature {
@@ -305,6 +326,22 @@ mod tests {
         assert_eq!(times(&[known_first.clone(), known_second]), [100, 101]);
         assert_eq!(times(&[known_first]), [100]);
         assert!(times(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_line_is_made_of_a_cosignature_only_if_it_holds() {
+        let checkpoint = checkpoint();
+        let (key, known) = signer(1, "n1");
+        let line = key.cosign(&checkpoint, "n1", 100);
+        let (time, signature) = line.signature.split_at(TIME_LEN);
+        assert_eq!(time, 100u64.to_be_bytes());
+        assert_eq!(known.cosignature_line(&checkpoint, 100, signature), Some(line.clone()));
+        assert_eq!(known.cosignature_line(&checkpoint, 101, signature), None, "another time");
+        assert_eq!(known.cosignature_line(&checkpoint, 100, &signature[1..]), None, "cut short");
+        let (_, other) = signer(2, "n1");
+        assert_eq!(other.cosignature_line(&checkpoint, 100, signature), None, "another key");
+        let longer = Checkpoint { size: 8, ..checkpoint };
+        assert_eq!(known.cosignature_line(&longer, 100, signature), None, "another log");
     }
 
     #[test]

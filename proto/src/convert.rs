@@ -7,6 +7,7 @@
 pub mod block;
 pub mod conditions;
 pub mod consistency;
+pub mod cosigning;
 pub mod dedup;
 mod error;
 pub mod ids;

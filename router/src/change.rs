@@ -2,11 +2,11 @@
 //!
 //! Owns which entities routing cares about and how their keys are read. Must never keep state.
 
-use ledger_proof::DecodeError;
 use ledger_proof::system_entity::{
     CLUSTER_KEY, ClusterEntity, NamespaceEntity, NamespaceNameEntity, NodeEntity, ShardEntity,
-    SystemEntity, VaultEntity, namespace_key, node_key, shard_key, vault_key,
+    SystemEntity, VaultEntity, bundle_key, namespace_key, node_key, shard_key, vault_key,
 };
+use ledger_proof::{DecodeError, TrustBundle};
 use ledger_types::{GroupId, NamespaceId, NodeId, VaultRef};
 
 /// One entity of the directory at some revision.
@@ -27,6 +27,7 @@ pub(crate) enum TypedChange {
     NamespaceName(String, Option<NamespaceId>),
     Vault(VaultRef, Option<VaultEntity>),
     Pending(VaultRef, bool),
+    Bundle(u64, Option<TrustBundle>),
 }
 
 impl TypedChange {
@@ -65,6 +66,15 @@ impl TypedChange {
                 )
             }
             "pending" => TypedChange::Pending(vault_named(name)?, value.is_some()),
+            "bundle" => {
+                let sequence = number(name)?;
+                let bundle = value.map(TrustBundle::decode).transpose()?;
+                if bundle.as_ref().is_some_and(|bundle| bundle_key(bundle.sequence) != key) {
+                    let rule = "names another bundle than its key";
+                    return Err(DecodeError::Invalid { field: "trust bundle", rule });
+                }
+                TypedChange::Bundle(sequence, bundle)
+            }
             _ => return Ok(None),
         }))
     }
@@ -109,15 +119,22 @@ mod tests {
 
     #[test]
     fn only_canonical_keys_are_read() {
-        for key in
-            ["node/7", "shard/0", "namespace/1", "namespace-name/a/b", "vault/1/2", "pending/1/0"]
-        {
+        for key in [
+            "node/7",
+            "shard/0",
+            "namespace/1",
+            "namespace-name/a/b",
+            "vault/1/2",
+            "pending/1/0",
+            "bundle/1",
+        ] {
             assert!(matches!(TypedChange::read(key, None), Ok(Some(_))), "{key}");
         }
         for key in ["node/", "node/07", "node/+7", "node/x", "vault/1", "vault/1/2/3", "shard/-1"] {
             assert!(TypedChange::read(key, None).is_err(), "{key}");
         }
-        for key in ["sequence/node", "bundle/1", "setting/x", "shard-vaults/1", "cluster/x", "new"]
+        for key in
+            ["sequence/node", "bundle-link/1", "setting/x", "shard-vaults/1", "cluster/x", "new"]
         {
             assert!(matches!(TypedChange::read(key, Some(b"?")), Ok(None)), "{key}");
         }

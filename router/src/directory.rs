@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ledger_proof::DecodeError;
 use ledger_proof::system_entity::{
     ClusterEntity, NamespaceEntity, NodeEntity, NodeState, ShardEntity, VaultEntity,
 };
+use ledger_proof::{DecodeError, TrustBundle};
 use ledger_types::{GroupId, NamespaceId, NodeId, OwnerEpoch, StoreId, VaultRef};
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
@@ -69,6 +69,7 @@ struct Tables {
     namespaces: BTreeMap<NamespaceId, Arc<NamespaceEntity>>,
     namespace_names: BTreeMap<String, NamespaceId>,
     pending: BTreeSet<VaultRef>,
+    bundles: BTreeMap<u64, Arc<TrustBundle>>,
 }
 
 impl Directory {
@@ -148,6 +149,11 @@ impl Directory {
     /// The cluster, once it is founded.
     pub fn cluster(&self) -> Option<Arc<ClusterEntity>> {
         self.tables.read().cluster.clone()
+    }
+
+    /// The newest trust bundle, once the cluster is founded. It says how many voters must cosign.
+    pub fn trust_bundle(&self) -> Option<Arc<TrustBundle>> {
+        self.tables.read().bundles.last_key_value().map(|(_, bundle)| bundle.clone())
     }
 
     /// A node by its number.
@@ -259,6 +265,9 @@ impl Tables {
                     set(&mut self.namespaces, id, namespace.map(Arc::new));
                 }
                 TypedChange::NamespaceName(name, id) => set(&mut self.namespace_names, name, id),
+                TypedChange::Bundle(sequence, bundle) => {
+                    set(&mut self.bundles, sequence, bundle.map(Arc::new));
+                }
                 TypedChange::Vault(vault, entity) => vaults.change(revision, vault, entity),
                 TypedChange::Pending(vault, true) => {
                     self.pending.insert(vault);

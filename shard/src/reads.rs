@@ -132,6 +132,11 @@ impl Reader {
         query::inclusion(&self.view(), vault, height, size)
     }
 
+    /// The root of the block log when it had `size` blocks.
+    pub fn log_root(&self, vault: VaultRef, size: u64) -> Result<Digest, QueryError> {
+        query::log_root(&self.view(), vault, size)
+    }
+
     /// The consistency path between two sizes of the block log.
     pub fn consistency(
         &self,

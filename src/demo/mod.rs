@@ -48,9 +48,9 @@ const BACKOFF_MAX: Duration = Duration::from_millis(100);
 
 /// What the proofs above rest on.
 const WHAT_IS_TRUSTED: &str = "
-What a client trusts here is the signature of the one node that answered: the trust bundle of this
-version counts a note with one cosignature, so one lying node could sign a false history. Checkpoints
-that a majority of nodes has cosigned will close that gap; they are not built yet.";
+What a client trusts here is no single node: a checkpoint counts with the cosignatures of more than half
+of the voters, each of which computed the same state from its own log. One lying node cannot make up a
+state; docs/proofs.md says what it takes to do more.";
 
 /// What the user asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]

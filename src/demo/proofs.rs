@@ -122,7 +122,7 @@ fn tell_checks(answer: &VerifiedGet, bundle: &TrustBundle, narrator: &mut Narrat
     let (header, size) = (&block.header, checkpoint.size);
     narrator.held(format_args!("signed note is about {}", checkpoint.origin));
     narrator.held(format_args!(
-        "{} voter of the vault's group cosigned it (trust bundle {}: {:?}), within the allowed age",
+        "{} voters of the vault's group cosigned it (trust bundle {}: {:?}), within the allowed age",
         block.counted.keys, bundle.sequence, bundle.threshold
     ));
     narrator.held("its log contradicts nothing that this client remembers of it");

@@ -34,9 +34,9 @@ use page_token::PageTokens;
 use tokio::sync::Semaphore;
 use verified::Queues;
 
+use crate::checkpoints::Checkpoints;
 use crate::context::NodeContext;
 use crate::peer::PeerState;
-use crate::signer::Signer;
 
 /// The public services of one node. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ pub struct Edge {
 /// What can only be made once the node belongs to a cluster.
 struct Late {
     tokens: PageTokens,
-    signer: Signer,
+    checkpoints: Checkpoints,
     queues: Queues,
 }
 
@@ -64,7 +64,7 @@ impl Edge {
     fn late(&self, context: &Arc<NodeContext>) -> &Late {
         self.late.get_or_init(|| Late {
             tokens: PageTokens::new(context.identity.cluster),
-            signer: Signer::new(context.clone()),
+            checkpoints: Checkpoints::new(context.clone()),
             queues: Queues::default(),
         })
     }
@@ -73,8 +73,8 @@ impl Edge {
         &self.late(context).tokens
     }
 
-    fn signer(&self, context: &Arc<NodeContext>) -> &Signer {
-        &self.late(context).signer
+    fn checkpoints(&self, context: &Arc<NodeContext>) -> &Checkpoints {
+        &self.late(context).checkpoints
     }
 
     fn queues(&self, context: &Arc<NodeContext>) -> &Queues {

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ledger_proto::internal::commands_server::{Commands, CommandsServer};
-use ledger_proto::internal::{ProposeRequest, ProposeResponse};
+use ledger_proto::internal::cosigners_server::{Cosigners, CosignersServer};
+use ledger_proto::internal::{CosignRequest, CosignResponse, ProposeRequest, ProposeResponse};
 use ledger_proto::v1::admin_service_server::AdminServiceServer;
 use ledger_proto::v1::health_service_server::HealthServiceServer;
 use ledger_proto::v1::ledger_server::LedgerServer;
@@ -35,6 +36,7 @@ use super::deadline::{GRPC_TIMEOUT, is_past, parse_timeout};
 use super::slot::NodeSlot;
 use super::status::Failure;
 use crate::commands::CommandService;
+use crate::cosigning::CosignService;
 use crate::metrics::RequestMetrics;
 use crate::peer::{PeerService, PeerState};
 use crate::snapshots::SnapshotService;
@@ -112,6 +114,7 @@ impl Door {
         let find = move || node.peek().map(|context| context.snapshots.clone());
         let internal = Routes::new(PeerService::new(peers.clone()).into_server())
             .add_service(commands.max_decoding_message_size(COMMAND_BYTES_MAX))
+            .add_service(CosignersServer::new(LateCosigners { slot: slot.clone() }))
             .add_service(SnapshotService::new(find).into_server());
         let edge = Arc::new(Edge::new(slot, peers));
         let descriptors = || {
@@ -169,6 +172,23 @@ impl Commands for LateCommands {
         let not_ready = || Failure::not_ready("it belongs to no cluster yet");
         let context = self.slot.peek().ok_or_else(not_ready)?;
         CommandService::new(context).propose(request).await
+    }
+}
+
+/// Cosignatures for other nodes, refused until this node belongs to a cluster.
+struct LateCosigners {
+    slot: Arc<NodeSlot>,
+}
+
+#[tonic::async_trait]
+impl Cosigners for LateCosigners {
+    async fn cosign(
+        &self,
+        request: Request<CosignRequest>,
+    ) -> Result<Response<CosignResponse>, Status> {
+        let not_ready = || Failure::not_ready("it belongs to no cluster yet");
+        let context = self.slot.peek().ok_or_else(not_ready)?;
+        CosignService::new(context).cosign(request).await
     }
 }
 

@@ -202,6 +202,8 @@ impl NodeSlot {
             sample.peers = context.peer_metrics.snapshot();
             sample.snapshot_fetches = context.fetcher.running() as u64;
             sample.snapshot_streams = context.snapshots.streams_open() as u64;
+            sample.cosignatures = context.signer.cosignatures();
+            sample.signing_contradictions = context.signer.contradictions();
             sample.wall_ns = context.shard.now().wall_ns;
             context.shard.refresh();
         }

@@ -16,6 +16,8 @@ use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::cosigning::Shortage;
+
 /// `ErrorInfo.domain` of every failure.
 pub const ERROR_DOMAIN: &str = "ledger.v1";
 
@@ -166,6 +168,14 @@ pub enum Failure {
     /// The vault is quarantined on this node.
     #[error("vault {0} cannot be served by this node")]
     VaultUnavailable(VaultRef),
+    /// Too few voters of the vault's shard cosigned its checkpoint in time.
+    #[error("{counted} voters of the shard cosigned the checkpoint in time, {required} must")]
+    NotCosigned {
+        /// Voters that did.
+        counted: usize,
+        /// Voters that must.
+        required: usize,
+    },
     /// The method is published and not built in this release.
     #[error("{method} is not part of this release")]
     NotYetBuilt {
@@ -278,6 +288,9 @@ impl Failure {
             Failure::VaultUnavailable(_) => {
                 Mapping::new(Code::FailedPrecondition, "VAULT_UNAVAILABLE")
             }
+            Failure::NotCosigned { .. } => {
+                Mapping::retry(Code::Unavailable, "NOT_COSIGNED", RETRY_SOON)
+            }
             Failure::NotYetBuilt { .. } => Mapping::new(Code::Unimplemented, "NOT_YET_BUILT"),
             Failure::Store(_) => Mapping::new(Code::Internal, "STORE_FAULT"),
             Failure::Internal(_) => Mapping::new(Code::Internal, "INTERNAL"),
@@ -328,6 +341,10 @@ impl Failure {
                 tell("contract", (*contract).to_owned());
                 tell("last_sequence", last.to_string());
             }
+            Failure::NotCosigned { counted, required } => {
+                tell("counted", counted.to_string());
+                tell("required", required.to_string());
+            }
             Failure::NotYetBuilt { method } => tell("method", (*method).to_owned()),
             _ => {}
         }
@@ -341,6 +358,13 @@ impl Failure {
             Failure::PageToken => Some("page_token"),
             _ => None,
         }
+    }
+}
+
+impl From<Shortage> for Failure {
+    fn from(shortage: Shortage) -> Failure {
+        let Shortage { counted, required } = shortage;
+        Failure::NotCosigned { counted, required }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Verified reads and checkpoints: read round, proof, signature, in that order.
 //!
 //! Owns the order, and that requests which wait for a signature of one vault share one read round, one
-//! proof and one signature. Must never hand out a proof whose note was not signed under the signer's rule.
+//! proof and one signature. Must never hand out a proof whose note was not signed under the signers' rule.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use super::ledger::client;
 use super::read::clock_ns;
 use super::route::{Call, Owner, Place, ROUTES_MAX, query_failure};
 use super::status::Failure;
-use crate::signer::{LogState, SignedCheckpoint};
+use crate::checkpoints::SignedCheckpoint;
+use crate::signer::LogState;
 
 /// How long a verified read waits for a height that the vault does not have yet.
 const HEIGHT_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -139,7 +140,7 @@ impl Edge {
         let size_min = asked.min_size.unwrap_or(0);
         let row = call.owned_row(owner)?;
         if !asked.fresh
-            && let Some(cached) = self.signer(&call.context).cached(owner.vault, row.log_epoch)
+            && let Some(cached) = self.checkpoints(&call.context).cached(owner.vault, row.log_epoch)
             && cached.state.size >= size_min
         {
             return Ok(cached);
@@ -228,7 +229,8 @@ impl Edge {
             call.barrier(owner.group).await?;
         }
         let row = call.owned_row(owner)?;
-        let Some(signed) = self.signer(&call.context).cached(owner.vault, row.log_epoch) else {
+        let Some(signed) = self.checkpoints(&call.context).cached(owner.vault, row.log_epoch)
+        else {
             return Ok(None);
         };
         if signed.state.size != row.log_size {
@@ -283,7 +285,8 @@ impl Edge {
             waiters.iter().flat_map(|waiter| waiter.keys.iter().cloned()).collect();
         let mut tip = prove(call, owner.vault, &keys)?;
         let state = state_of(owner.vault, &tip);
-        let signed = self.signer(&call.context).sign(state, began_seconds).await?;
+        let checkpoints = self.checkpoints(&call.context);
+        let signed = checkpoints.make(owner.group, state, began_seconds).await?;
         let mut proved = std::mem::take(&mut tip.keys).into_iter();
         let tip = Arc::new(tip);
         for waiter in waiters {

@@ -43,6 +43,8 @@ fn sample() -> NodeSample {
         groups: vec![status(0, Role::Follower), status(4, Role::Leader), status(9, Role::Follower)],
         peers: PeerMetricsSnapshot { messages_out: 12, dropped_data: 5, ..Default::default() },
         snapshot_fetches: 1,
+        cosignatures: 6,
+        signing_contradictions: 2,
         wall_ns: 90_000_000_000,
         shard,
         storage_bytes: 4096,
@@ -89,6 +91,8 @@ fn a_scrape_has_the_published_names_with_help() {
         "ledger_snapshot_bytes_sent_total 0",
         "ledger_snapshot_bytes_received_total 0",
         "ledger_snapshot_fetches_running 1",
+        "ledger_cosignatures_total 6",
+        "ledger_signing_contradictions_total 2",
         "ledger_peer_messages_sent_total 12",
         "ledger_peer_messages_dropped_total{why=\"data_queue_full\"} 5",
     ] {

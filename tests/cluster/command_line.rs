@@ -158,7 +158,7 @@ async fn the_demonstration_holds() {
         "it is refused",
         "SIGKILL",
         "the same on all nodes",
-        "signature of the one node",
+        "no single node",
         "Everything held",
     ] {
         assert!(said.contains(part), "{part:?} is not in {said}");

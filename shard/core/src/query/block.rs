@@ -3,7 +3,7 @@
 //! Owns putting a stored block together. Must never verify it: whoever asked does that.
 
 use ledger_proof::header::HEADER_LEN;
-use ledger_proof::{BlockHeader, Transaction, block_log};
+use ledger_proof::{BlockHeader, Frontier, Transaction, block_log};
 use ledger_types::{Digest, VaultRef};
 
 use super::{QueryError, vault_row};
@@ -66,6 +66,16 @@ pub fn inclusion(
     check(&row, height, 0)?;
     check_size(&row, height + 1, size)?;
     Ok(block_log::inclusion_path(height, size, &StoredLog { view, vault })?)
+}
+
+/// The root of the block log when it had `size` blocks; at least one, at most as many as there are.
+pub fn log_root(view: &dyn StateView, vault: VaultRef, size: u64) -> Result<Digest, QueryError> {
+    let row = vault_row(view, vault)?;
+    check_size(&row, 1, size)?;
+    if size == row.log_size {
+        return Ok(row.log_root);
+    }
+    Ok(Frontier::load(size, &StoredLog { view, vault })?.root())
 }
 
 /// The consistency path between two sizes of the block log.

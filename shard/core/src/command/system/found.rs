@@ -159,8 +159,7 @@ impl Found {
         Ok(Ok(SystemResult::Founded { cluster: self.cluster }))
     }
 
-    /// Trust in the founders. One cosignature is enough, because nodes do not yet collect each other's;
-    /// clients see that rule in the bundle.
+    /// Trust in the founders: more than half of a shard's voters must have cosigned.
     fn first_bundle(&self) -> TrustBundle {
         let issued_at = self.founded_at_ns / NS_PER_SECOND;
         let voters = (1u64..).zip(&self.founders).map(|(number, founder)| BundleVoter {
@@ -174,7 +173,7 @@ impl Found {
             issued_at,
             expires_at: issued_at.saturating_add(BUNDLE_LIFE_SECONDS),
             system_log_epoch: 0,
-            threshold: Threshold::Fixed(1),
+            threshold: Threshold::Majority,
             floor: 1,
             max_age_seconds: BUNDLE_MAX_AGE_SECONDS,
             skew_seconds: BUNDLE_SKEW_SECONDS,
@@ -208,14 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bundle_trusts_the_founders_with_a_visible_threshold_of_one() {
+    fn the_first_bundle_trusts_a_majority_of_the_founders() {
         let script = Script::new("found a b c => founded");
         let value = script.value("bundle/1").expect("founding writes the bundle");
         let bundle = TrustBundle::decode(value).expect("a well-formed bundle");
         let seconds = TIME_NS / NS_PER_SECOND;
         assert_eq!((bundle.sequence, bundle.issued_at), (1, seconds));
         assert_eq!(bundle.expires_at - bundle.issued_at, 315_360_000);
-        assert_eq!((bundle.threshold, bundle.floor), (Threshold::Fixed(1), 1));
+        assert_eq!((bundle.threshold, bundle.floor), (Threshold::Majority, 1));
+        assert_eq!(bundle.required(3), 2);
         assert_eq!((bundle.max_age_seconds, bundle.skew_seconds), (60, 10));
         let voters = bundle.voters.iter().map(|voter| (voter.node.0, voter.name.as_str()));
         assert_eq!(voters.collect::<Vec<_>>(), [(1, "a"), (2, "b"), (3, "c")]);

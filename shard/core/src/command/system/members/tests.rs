@@ -87,7 +87,7 @@ fn a_change_of_the_directorys_voters_makes_the_next_bundle() {
     };
     let (first, second) = (bundle(1), bundle(2));
     assert!(!first.is_lowered_by(&second), "a client needs to consent to nothing");
-    assert_eq!((second.threshold, second.floor), (Threshold::Fixed(1), 1));
+    assert_eq!((second.threshold, second.floor), (Threshold::Majority, 1));
     assert_eq!(second.issued_at, TIME_NS / NS_PER_SECOND);
     assert_eq!(second.expires_at - second.issued_at, BUNDLE_LIFE_SECONDS);
     assert_eq!(second.voters[..2], first.voters[..2]);

@@ -1,0 +1,24 @@
+//! What a scrape tells of signatures.
+//!
+//! Owns the names of their counters. Must never have a label per vault.
+
+use prometheus::proto::MetricFamily;
+
+use super::{NodeSample, single_counter};
+
+impl NodeSample {
+    pub(super) fn signing_families(&self) -> Vec<MetricFamily> {
+        vec![
+            single_counter(
+                "ledger_cosignatures_total",
+                "States of vaults' logs that this node cosigned, its own and those of other leaders.",
+                self.cosignatures as f64,
+            ),
+            single_counter(
+                "ledger_signing_contradictions_total",
+                "Times that two histories of one log were met: here and in what this node had signed, or on two nodes.",
+                self.signing_contradictions as f64,
+            ),
+        ]
+    }
+}
