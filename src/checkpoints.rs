@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::context::NodeContext;
 use crate::cosigning::{Voters, collect};
 use crate::edge::status::Failure;
+use crate::quarantine::give_up_leadership;
 use crate::signer::{LogState, SignError};
 
 /// A signed note is handed out again for this long.
@@ -33,8 +34,8 @@ pub struct SignedCheckpoint {
 }
 
 /// Makes signed checkpoints for one node.
+#[derive(Default)]
 pub struct Checkpoints {
-    context: Arc<NodeContext>,
     notes: Mutex<HashMap<(VaultRef, u64), Arc<SignedCheckpoint>>>,
 }
 
@@ -45,11 +46,6 @@ impl std::fmt::Debug for Checkpoints {
 }
 
 impl Checkpoints {
-    /// None are kept yet.
-    pub fn new(context: Arc<NodeContext>) -> Checkpoints {
-        Checkpoints { context, notes: Mutex::default() }
-    }
-
     /// The newest note of the vault's log, if it is young enough to be handed out again.
     pub fn cached(&self, vault: VaultRef, log_epoch: u64) -> Option<Arc<SignedCheckpoint>> {
         let newest = self.notes.lock().get(&(vault, log_epoch)).cloned()?;
@@ -61,17 +57,29 @@ impl Checkpoints {
     /// state. Errors if the state is behind what was signed or contradicts it, and if too few voters cosign it.
     pub async fn make(
         &self,
+        context: &NodeContext,
         group: GroupId,
         state: LogState,
         round_seconds: u64,
     ) -> Result<Arc<SignedCheckpoint>, Failure> {
-        let context = &self.context;
+        if context.quarantine.holds(state.vault) {
+            return Err(Failure::VaultUnavailable(state.vault));
+        }
         let voters = Voters::of(context.directory.current(), group);
         let voters =
             voters.ok_or_else(|| Failure::not_ready("the shard's voters are not known here"))?;
         let own =
             async { context.signer.record(state).await.map_err(|error| refused(error, state)) };
-        let others = async { collect(context, &voters, group, state).await.map_err(Failure::from) };
+        let others = async {
+            let collected = collect(context, &voters, group, state).await;
+            collected.map_err(|shortage| {
+                if shortage.contradicting > 0 {
+                    // The others may be the ones that are right, and then one of them must lead.
+                    give_up_leadership(context, group);
+                }
+                Failure::from(shortage)
+            })
+        };
         let (signable, cosignatures) = tokio::try_join!(own, others)?;
         let signer = &context.signer;
         let mut lines = vec![signer.sign_log(&signable), signer.cosign(&signable, round_seconds)];

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ledger_shard::DriverMode;
 use ledger_types::check_name;
@@ -142,6 +143,13 @@ pub const SETTINGS: &[Setting] = &[
         flag: "tick-ms",
         default: "50",
         doc: "Milliseconds of a Raft tick; elections begin after 10 to 20 ticks without a leader",
+    },
+    Setting {
+        env: "LEDGER_CHECKPOINT_INTERVAL_MS",
+        flag: "checkpoint-interval-ms",
+        default: "10000",
+        doc: "Milliseconds after which a vault with new blocks gets a signed checkpoint in its group's log; \
+              0 for never",
     },
     Setting {
         env: "LEDGER_RAFT_LOG_ENTRIES_MAX",
@@ -431,6 +439,8 @@ pub struct Config {
     pub worker_threads: usize,
     /// Milliseconds of a Raft tick.
     pub tick_ms: u64,
+    /// Time after which a vault with new blocks gets a checkpoint in its group's log; zero for never.
+    pub checkpoint_interval: Duration,
     /// Entries of a group's log kept for members that lag.
     pub raft_log_entries_max: u64,
     /// Bytes of a group's log kept for members that lag.
@@ -471,6 +481,9 @@ impl Config {
             tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
             worker_threads: raw.parse("worker-threads", |text| workers(text, processors))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
+            checkpoint_interval: raw
+                .parse("checkpoint-interval-ms", |text| number(text, 0, 86_400_000))
+                .map(Duration::from_millis)?,
             raft_log_entries_max: raw
                 .parse("raft-log-entries-max", |text| number(text, 10, 100_000_000))?,
             raft_log_bytes_max: raw

@@ -9,17 +9,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ledger_router::LeaderHints;
-use ledger_shard::{Reader, ShardHandle};
+use ledger_shard::{NotedCheckpoint, Reader, ShardHandle};
 use ledger_types::{ClusterId, NodeId, StoreId, VaultRef};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::cosigning::RecentRounds;
 use crate::directory::DirectoryCache;
 use crate::metrics::RequestMetrics;
 use crate::peer::PeerMetrics;
+use crate::quarantine::Quarantine;
+use crate::signed_history::Changes;
 use crate::signer::Signer;
 use crate::snapshots::{Fetcher, SnapshotServer};
 
@@ -58,6 +61,10 @@ pub struct NodeContext {
     pub leaders: Arc<LeaderHints>,
     /// Signs with this node's key.
     pub signer: Signer,
+    /// Signed checkpoints, made and kept for a moment.
+    pub checkpoints: Checkpoints,
+    /// The vaults whose history here is not that of the others.
+    pub quarantine: Quarantine,
     /// The read rounds whose times cosignatures bear.
     pub read_rounds: RecentRounds,
     /// Tells waiting streams of new blocks.
@@ -120,6 +127,8 @@ pub fn endpoint(address: &str) -> Option<Endpoint> {
 #[derive(Default)]
 pub struct BlockFeed {
     tips: Mutex<BTreeMap<VaultRef, watch::Sender<u64>>>,
+    /// What the signed history has yet to hear of.
+    pub changes: Changes,
 }
 
 impl BlockFeed {
@@ -159,6 +168,15 @@ impl ledger_shard::BlockListener for BlockFeed {
         for block in blocks {
             self.advance(block.vault, block.height);
         }
+        self.changes.blocks(blocks);
+    }
+
+    fn checkpoints(&self, checkpoints: &[NotedCheckpoint]) {
+        self.changes.checkpoints(checkpoints);
+    }
+
+    fn contradiction(&self, checkpoint: &NotedCheckpoint) {
+        self.changes.contradiction(checkpoint);
     }
 }
 

@@ -17,7 +17,9 @@ pub mod http;
 pub mod metrics;
 pub mod node;
 pub mod peer;
+pub mod quarantine;
 pub mod reconciler;
+pub mod signed_history;
 pub mod signer;
 pub mod snapshots;
 #[cfg(feature = "failpoints")]

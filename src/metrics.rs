@@ -127,6 +127,8 @@ pub struct NodeSample {
     pub storage_bytes: u64,
     /// Vaults of this node's groups that agree with their other replicas, as far as is known here.
     pub vaults_healthy: u64,
+    /// Vaults whose history here is not that of the others.
+    pub vaults_diverged: u64,
     /// Bytes of requests and of messages that are in flight.
     pub bytes_in_flight: (u64, u64),
     /// True if the node takes requests.
@@ -251,11 +253,12 @@ impl NodeSample {
     fn node_families(&self) -> Vec<MetricFamily> {
         let build = vec![label("version", self.version)];
         let healthy = vec![label("state", "healthy")];
-        let unhealthy = |state: &str| gauge(vec![label("state", state)], 0.0);
+        let diverged = vec![label("state", "diverged")];
+        let recovering = vec![label("state", "recovering")];
         let vaults = vec![
-            unhealthy("diverged"),
+            gauge(diverged, self.vaults_diverged as f64),
             gauge(healthy, self.vaults_healthy as f64),
-            unhealthy("recovering"),
+            gauge(recovering, 0.0),
         ];
         let (requests, messages) = self.bytes_in_flight;
         vec![

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::bootstrap::{
     self, BootstrapError, BootstrapSettings, Established, FounderBook, GenesisPromise, PeerSource,
 };
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::context::{BlockFeed, ChannelPool, NodeContext};
 use crate::cosigning::RecentRounds;
@@ -36,9 +37,10 @@ use crate::metrics::RequestMetrics;
 use crate::peer::{
     AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
 };
+use crate::quarantine::{Quarantine, QuarantineError};
 use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
-use crate::{http, reconciler};
+use crate::{http, reconciler, signed_history};
 
 /// Time that moving leaders away may take before a stop goes on.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
@@ -77,6 +79,9 @@ pub enum NodeError {
     /// The groups on disk cannot be started.
     #[error("the groups on disk cannot be started")]
     Boot(#[from] BootError),
+    /// The list of vaults in quarantine cannot be read.
+    #[error("the node's list of vaults in quarantine cannot be read")]
+    Quarantine(#[from] QuarantineError),
     /// A listener ended although nobody stopped it.
     #[error("the {listener} listener ended")]
     ListenerEnded {
@@ -269,13 +274,8 @@ fn start(
     let source = LocalSource { shard: shard.clone(), reader: reader.clone(), feed: feed.clone() };
     let service = LocalDirectory::new(directory.clone(), source.clone(), peers.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
-    let signer = Signer::new(
-        identity.domain.clone(),
-        identity.name.clone(),
-        node_key,
-        shard.clone(),
-        reader.clone(),
-    );
+    let signer = Signer::new(&identity, node_key, &shard, &reader);
+    let quarantine = Quarantine::load(&reader)?;
     let context = Arc::new(NodeContext {
         config: config.clone(),
         identity,
@@ -284,6 +284,8 @@ fn start(
         directory: directory.clone(),
         leaders: Arc::new(LeaderHints::new()),
         signer,
+        checkpoints: Checkpoints::default(),
+        quarantine,
         read_rounds: RecentRounds::default(),
         blocks: feed,
         channels: Arc::new(ChannelPool::default()),
@@ -299,6 +301,7 @@ fn start(
     let tasks = vec![
         follower,
         tokio::spawn(learn_leaders(context.clone())),
+        tokio::spawn(signed_history::run(context.clone())),
         tokio::spawn(reconciler::run(context.clone(), store.clone(), peers.clone(), genesis)),
     ];
     Ok(Running { context, driver, transport, tasks })

@@ -19,6 +19,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::error;
 
+use crate::context::NodeIdentity;
+
 /// Logs remembered at once. What is forgotten is read from its durable record again.
 const LOGS_MAX: usize = 4096;
 /// Rows of signed checkpoints begin with this in the meta family.
@@ -101,17 +103,23 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// The signer of the node called `node` in a cluster's domain. It remembers nothing but what is durable.
+    /// The signer of a node. It remembers nothing but what is durable.
     pub fn new(
-        domain: String,
-        node: String,
+        identity: &NodeIdentity,
         key: Arc<NodeKey>,
-        shard: ShardHandle,
-        reader: Reader,
+        shard: &ShardHandle,
+        reader: &Reader,
     ) -> Signer {
-        let logs = Mutex::default();
-        let (cosignatures, contradictions) = (AtomicU64::new(0), AtomicU64::new(0));
-        Signer { domain, node, key, shard, reader, logs, cosignatures, contradictions }
+        Signer {
+            domain: identity.domain.clone(),
+            node: identity.name.clone(),
+            key,
+            shard: shard.clone(),
+            reader: reader.clone(),
+            logs: Mutex::default(),
+            cosignatures: AtomicU64::new(0),
+            contradictions: AtomicU64::new(0),
+        }
     }
 
     /// Makes the record durable that forbids to sign anything which does not contain `state`. Errors if the

@@ -20,6 +20,7 @@ mod cluster {
     mod joining;
     mod load;
     mod proofs;
+    mod quarantine;
     mod raw_call;
     mod recovery;
     #[cfg(feature = "failpoints")]

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use ledger_shard_core::apply::{Applier, ApplyOutput, CommandReply};
 use ledger_shard_core::effects::{Committed, Input};
+use ledger_shard_core::query::{self, QueryError};
 use ledger_types::GroupId;
 use parking_lot::Mutex;
 
@@ -121,11 +122,33 @@ impl ApplyStage {
         if !self.output.blocks.is_empty() {
             self.listener.blocks(&self.output.blocks);
         }
+        if !self.output.checkpoints.is_empty() {
+            self.compare_checkpoints();
+        }
         for one in batch {
             let last = one.entries.last().expect("committed entries are never none");
             inputs.push(Input::Applied { group: one.group, index: last.index });
         }
         self.count(batch, begin);
+    }
+
+    /// Compares what was signed elsewhere with the logs here.
+    fn compare_checkpoints(&mut self) {
+        let view = LiveView::new(&self.store);
+        let mut checkpoints = mem::take(&mut self.output.checkpoints);
+        checkpoints.retain(|noted| match query::log_root(&view, noted.vault, noted.size) {
+            Ok(root) if root == noted.root => true,
+            Ok(_) => {
+                self.listener.contradiction(noted);
+                false
+            }
+            Err(QueryError::Fault(fault)) => {
+                self.fatal.end(&format!("a block log cannot be read: {fault}"))
+            }
+            // A vault that is gone by now contradicts nothing.
+            Err(_) => false,
+        });
+        self.listener.checkpoints(&checkpoints);
     }
 
     fn count(&self, batch: &[Committed], begin: Instant) {

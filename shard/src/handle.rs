@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::Sender;
-use ledger_shard_core::apply::{CommandResult, NewBlock};
+use ledger_shard_core::apply::{CommandResult, NewBlock, NotedCheckpoint};
 use ledger_shard_core::effects::{
     BootRecord, GroupMessage, GroupStatus, Input, MemberChange, Now, OutMessage, Refusal, Role,
 };
@@ -53,6 +53,12 @@ pub trait Outbox: Send + Sync {
 pub trait BlockListener: Send + Sync {
     /// These blocks are visible to reads that begin now.
     fn blocks(&self, blocks: &[NewBlock]);
+
+    /// These signed checkpoints were recorded, and the log here has had their roots.
+    fn checkpoints(&self, _checkpoints: &[NotedCheckpoint]) {}
+
+    /// This signed checkpoint was recorded, and the log here has had another root at that size.
+    fn contradiction(&self, _checkpoint: &NotedCheckpoint) {}
 }
 
 pub(crate) struct Shared {
@@ -141,6 +147,11 @@ impl ShardHandle {
     /// Tells that messages to a node are being lost.
     pub fn unreachable(&self, node: NodeId) {
         self.send(Event::Control(Input::Unreachable(node)));
+    }
+
+    /// Says whether other nodes should not make this one a leader.
+    pub fn set_unfit(&self, is_unfit: bool) {
+        self.send(Event::Control(Input::Unfit(is_unfit)));
     }
 
     /// Hands leadership of a group to another replica, if this node leads it.

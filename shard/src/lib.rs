@@ -51,10 +51,11 @@ pub use view::{LiveView, SnapshotView};
 pub use ledger_shard_core::CoreConfig;
 /// The core's vocabulary, for those who must not name the core itself.
 pub use ledger_shard_core::apply::{
-    ApplyConfig, CommandResult, ConditionFailure, FailedCondition, NewBlock, ProvedKey, TipProof,
-    genesis_rows,
+    ApplyConfig, CommandResult, ConditionFailure, FailedCondition, NewBlock, NotedCheckpoint,
+    ProvedKey, TipProof, genesis_rows,
 };
 pub use ledger_shard_core::command::create_vault::CreateVaultCommand as CreateVaultBlock;
+pub use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand as RecordCheckpoint;
 pub use ledger_shard_core::command::system::{
     self, CreateNamespace, CreateShards, CreateVault, FIRST_OWNER_EPOCH, Found, Founder,
     RegisterNode, SystemCommand, SystemRefusal, SystemResult, VaultActive,
@@ -69,7 +70,9 @@ pub use ledger_shard_core::query::{
     self, Entity, EntityQuery, Page, PageLimits, QueryError, Relationship, RelationshipQuery,
     StoredBlock,
 };
-pub use ledger_shard_core::rows::{GroupRow, SequenceContract, VaultRow, VaultStatus};
+pub use ledger_shard_core::rows::{
+    self, GroupRow, SequenceContract, VaultRow, VaultStatus, checkpoint_key, decode_checkpoint,
+};
 pub use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 pub use ledger_shard_core::view::{Family, RowWrite, StateView};
 

@@ -69,6 +69,6 @@ pub(crate) fn group_of(input: &Input) -> Option<GroupId> {
         | &Input::SnapshotCut { group, .. }
         | &Input::SnapshotProgress { group, .. }
         | &Input::SnapshotFetched { group, .. } => Some(group),
-        Input::Unreachable(_) | Input::Tick => None,
+        Input::Unreachable(_) | Input::Unfit(_) | Input::Tick => None,
     }
 }

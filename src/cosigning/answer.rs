@@ -88,6 +88,9 @@ impl CosignService {
     /// The vault's row, if the group owns it here under the same log epoch.
     fn row(&self, asked: &Cosign) -> Result<VaultRow, Refused> {
         let row = self.context.reader.tip(asked.vault).map_err(not_read)?;
+        if self.context.quarantine.holds(asked.vault) {
+            return Err((Reason::NoReplica, "the vault is in quarantine here".to_owned()));
+        }
         if row.owner != asked.group || row.log_epoch != asked.log_epoch {
             let detail = format!("here group {} owns it, epoch {}", row.owner, row.log_epoch);
             return Err((Reason::NoReplica, detail));

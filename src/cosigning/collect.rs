@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger_proof::{Checkpoint, KnownSigner, NoteSignature, TrustBundle, cosigner_name};
+use ledger_proof::trust::{self, TimeRule, VoterSet};
+use ledger_proof::{
+    Checkpoint, KnownSigner, NoteSignature, SignedNote, TrustBundle, cosigner_name,
+};
 use ledger_proto::convert::cosigning::{Cosign, cosigned};
 use ledger_proto::internal::CosignRefusalReason as Reason;
 use ledger_proto::internal::cosign_response::Answer;
@@ -39,12 +42,15 @@ pub struct Shortage {
     pub counted: usize,
     /// How many that set requires.
     pub required: usize,
+    /// Voters that know another history.
+    pub contradicting: usize,
 }
 
 /// One voter of a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Voter {
     node: NodeId,
+    known: trust::Voter,
     signer: KnownSigner,
 }
 
@@ -63,8 +69,10 @@ impl Voters {
         let shard = directory.shard(group)?;
         let voter = |node: NodeId| {
             let entity = directory.node(node)?;
+            let public_key = entity.public_key;
+            let known = trust::Voter { name: entity.name.clone(), public_key };
             let name = cosigner_name(&bundle.domain, &entity.name);
-            Some(Voter { node, signer: KnownSigner { name, public_key: entity.public_key } })
+            Some(Voter { node, known, signer: KnownSigner { name, public_key } })
         };
         let sets = shard.voter_sets().into_iter();
         let sets = sets.map(|nodes| nodes.into_iter().map(voter).collect());
@@ -78,7 +86,7 @@ impl Voters {
             let own: BTreeSet<_> = set.iter().map(|voter| voter.signer.public_key).collect();
             let (counted, required) =
                 (own.intersection(keys).count(), self.bundle.required(own.len()));
-            (counted < required).then_some(Shortage { counted, required })
+            (counted < required).then_some(Shortage { counted, required, contradicting: 0 })
         };
         self.sets.iter().filter(|set| !set.is_empty()).map(shortage).collect()
     }
@@ -98,7 +106,17 @@ impl Voters {
         }
         let missing = |shortage: &Shortage| shortage.required - shortage.counted;
         let closest = shortages.into_iter().flatten().min_by_key(missing);
-        Err(closest.unwrap_or(Shortage { counted: 0, required: 1 }))
+        Err(closest.unwrap_or(Shortage { counted: 0, required: 1, contradicting: 0 }))
+    }
+
+    /// Whether a note counts for one of the sets, whenever it was cosigned.
+    pub fn count(&self, note: &SignedNote) -> bool {
+        let sets = self
+            .sets
+            .iter()
+            .map(|set| VoterSet { voters: set.iter().map(|voter| voter.known.clone()).collect() });
+        let sets: Vec<VoterSet> = sets.collect();
+        self.bundle.count(note, &sets, TimeRule::Any).is_ok()
     }
 
     /// Every voter but this node, each once.
@@ -123,7 +141,7 @@ pub async fn collect(
 ) -> Result<Vec<NoteSignature>, Shortage> {
     let checkpoint = Arc::new(state.checkpoint(&context.identity.domain));
     let mut keys = BTreeSet::from([context.signer.public_key()]);
-    let mut lines = Vec::new();
+    let (mut lines, mut contradicting) = (Vec::new(), 0);
     let mut asked = JoinSet::new();
     if !voters.is_enough_for_all(&keys) {
         for voter in voters.others(context.identity.node) {
@@ -142,11 +160,15 @@ pub async fn collect(
                 keys.insert(public_key);
                 lines.push(line);
             }
-            Asked::Contradiction => context.signer.count_contradiction(),
+            Asked::Contradiction => {
+                context.signer.count_contradiction();
+                contradicting += 1;
+            }
             Asked::Nothing => {}
         }
     }
-    voters.is_enough_for_one(&keys)?;
+    let enough = voters.is_enough_for_one(&keys);
+    enough.map_err(|shortage| Shortage { contradicting, ..shortage })?;
     Ok(lines)
 }
 
@@ -283,9 +305,13 @@ mod tests {
     fn a_majority_of_the_voters_is_enough_by_default() {
         let voters = voters(Threshold::Majority, [1, 2, 3]);
         let shortage = |nodes: &[u8]| voters.is_enough_for_one(&keys(nodes));
-        assert_eq!(shortage(&[]), Err(Shortage { counted: 0, required: 2 }));
-        assert_eq!(shortage(&[1]), Err(Shortage { counted: 1, required: 2 }));
-        assert_eq!(shortage(&[1, 4, 5]), Err(Shortage { counted: 1, required: 2 }), "strangers");
+        assert_eq!(shortage(&[]), Err(Shortage { counted: 0, required: 2, contradicting: 0 }));
+        assert_eq!(shortage(&[1]), Err(Shortage { counted: 1, required: 2, contradicting: 0 }));
+        assert_eq!(
+            shortage(&[1, 4, 5]),
+            Err(Shortage { counted: 1, required: 2, contradicting: 0 }),
+            "strangers"
+        );
         assert_eq!(shortage(&[1, 3]), Ok(()));
         assert!(voters.is_enough_for_all(&keys(&[1, 3])));
         assert!(!voters.is_enough_for_all(&keys(&[1, 4, 5])));
@@ -295,7 +321,7 @@ mod tests {
     fn the_bundle_says_how_many_must_cosign() {
         let voters = voters(Threshold::Fixed(3), [1, 2, 3]);
         let shortage = |nodes: &[u8]| voters.is_enough_for_one(&keys(nodes));
-        assert_eq!(shortage(&[1, 2]), Err(Shortage { counted: 2, required: 3 }));
+        assert_eq!(shortage(&[1, 2]), Err(Shortage { counted: 2, required: 3, contradicting: 0 }));
         assert_eq!(shortage(&[1, 2, 3]), Ok(()));
     }
 
@@ -307,7 +333,7 @@ mod tests {
         assert_eq!(voters.is_enough_for_one(&keys(&[1, 2])), Ok(()));
         assert!(voters.is_enough_for_all(&keys(&[1, 2, 4])));
         let none = voters.is_enough_for_one(&keys(&[2, 4]));
-        assert_eq!(none, Err(Shortage { counted: 1, required: 2 }));
+        assert_eq!(none, Err(Shortage { counted: 1, required: 2, contradicting: 0 }));
     }
 
     #[test]

@@ -73,7 +73,9 @@ async fn begin(shard: &ShardHandle, group: GroupId, time_max: Duration) -> Resul
     let time_ms = u64::try_from(time_max.as_millis()).unwrap_or(u64::MAX);
     let deadline_ms = shard.now().monotonic_ms.saturating_add(time_ms);
     // Whoever waited may have given up.
-    let completion = move |outcome| drop(sender.send(outcome));
+    let completion = move |outcome| {
+        let _ = sender.send(outcome);
+    };
     shard.read(group, deadline_ms, Box::new(completion));
     let index = receiver.await.unwrap_or(Err(Refusal::NotLeader(None)))?;
     Ok(Round { began_seconds, index, began })

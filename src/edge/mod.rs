@@ -34,7 +34,6 @@ use page_token::PageTokens;
 use tokio::sync::Semaphore;
 use verified::Queues;
 
-use crate::checkpoints::Checkpoints;
 use crate::context::NodeContext;
 use crate::peer::PeerState;
 
@@ -50,7 +49,6 @@ pub struct Edge {
 /// What can only be made once the node belongs to a cluster.
 struct Late {
     tokens: PageTokens,
-    checkpoints: Checkpoints,
     queues: Queues,
 }
 
@@ -64,17 +62,12 @@ impl Edge {
     fn late(&self, context: &Arc<NodeContext>) -> &Late {
         self.late.get_or_init(|| Late {
             tokens: PageTokens::new(context.identity.cluster),
-            checkpoints: Checkpoints::new(context.clone()),
             queues: Queues::default(),
         })
     }
 
     fn tokens(&self, context: &Arc<NodeContext>) -> &PageTokens {
         &self.late(context).tokens
-    }
-
-    fn checkpoints(&self, context: &Arc<NodeContext>) -> &Checkpoints {
-        &self.late(context).checkpoints
     }
 
     fn queues(&self, context: &Arc<NodeContext>) -> &Queues {

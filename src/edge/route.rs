@@ -196,6 +196,9 @@ impl Call {
         let RouteRequest { vault, reach, .. } = *request;
         match decide(context.directory.current(), &context.leaders, request) {
             Ok(Route::Local { group, owner_epoch }) => {
+                if context.quarantine.holds(vault) {
+                    return self.besides_quarantine(request, group);
+                }
                 if reach == Reach::Leader && !self.leads(group) {
                     self.learn_here(group);
                     return Err(Failure::NotLeader { group, leader: None });
@@ -215,6 +218,19 @@ impl Call {
             }
             Err(error) => Err(self.no_route(error)),
         }
+    }
+
+    /// Where a request goes about a vault whose history here is not that of the others: to the leader, and
+    /// if that is this node, nowhere until another leads.
+    fn besides_quarantine(&self, request: &RouteRequest, group: GroupId) -> Result<Place, Failure> {
+        if request.reach == Reach::AnyReplica && !request.forwarded {
+            return self.try_place(&RouteRequest { reach: Reach::Leader, ..*request });
+        }
+        if request.reach == Reach::AnyReplica {
+            return Err(Failure::VaultUnavailable(request.vault));
+        }
+        self.learn_here(group);
+        Err(Failure::NotLeader { group, leader: None })
     }
 
     fn there(&self, group: GroupId, target: Target) -> Result<Place, Failure> {

@@ -198,7 +198,9 @@ impl NodeSlot {
             sample.shard = context.shard.metrics();
             sample.bytes_in_flight = (requests as u64, messages as u64);
             sample.storage_bytes = storage_bytes(&context.config.data_dir);
-            sample.vaults_healthy = super::vaults::local_vaults(context);
+            sample.vaults_diverged = context.quarantine.count();
+            let vaults = super::vaults::local_vaults(context);
+            sample.vaults_healthy = vaults.saturating_sub(sample.vaults_diverged);
             sample.peers = context.peer_metrics.snapshot();
             sample.snapshot_fetches = context.fetcher.running() as u64;
             sample.snapshot_streams = context.snapshots.streams_open() as u64;

@@ -363,7 +363,7 @@ impl Failure {
 
 impl From<Shortage> for Failure {
     fn from(shortage: Shortage) -> Failure {
-        let Shortage { counted, required } = shortage;
+        let Shortage { counted, required, .. } = shortage;
         Failure::NotCosigned { counted, required }
     }
 }

@@ -140,7 +140,7 @@ impl Edge {
         let size_min = asked.min_size.unwrap_or(0);
         let row = call.owned_row(owner)?;
         if !asked.fresh
-            && let Some(cached) = self.checkpoints(&call.context).cached(owner.vault, row.log_epoch)
+            && let Some(cached) = call.context.checkpoints.cached(owner.vault, row.log_epoch)
             && cached.state.size >= size_min
         {
             return Ok(cached);
@@ -229,8 +229,7 @@ impl Edge {
             call.barrier(owner.group).await?;
         }
         let row = call.owned_row(owner)?;
-        let Some(signed) = self.checkpoints(&call.context).cached(owner.vault, row.log_epoch)
-        else {
+        let Some(signed) = call.context.checkpoints.cached(owner.vault, row.log_epoch) else {
             return Ok(None);
         };
         if signed.state.size != row.log_size {
@@ -285,8 +284,8 @@ impl Edge {
             waiters.iter().flat_map(|waiter| waiter.keys.iter().cloned()).collect();
         let mut tip = prove(call, owner.vault, &keys)?;
         let state = state_of(owner.vault, &tip);
-        let checkpoints = self.checkpoints(&call.context);
-        let signed = checkpoints.make(owner.group, state, began_seconds).await?;
+        let checkpoints = &call.context.checkpoints;
+        let signed = checkpoints.make(&call.context, owner.group, state, began_seconds).await?;
         let mut proved = std::mem::take(&mut tip.keys).into_iter();
         let tip = Arc::new(tip);
         for waiter in waiters {

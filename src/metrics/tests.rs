@@ -49,6 +49,7 @@ fn sample() -> NodeSample {
         shard,
         storage_bytes: 4096,
         vaults_healthy: 16,
+        vaults_diverged: 3,
         ready: true,
         ..NodeSample::default()
     }
@@ -69,7 +70,7 @@ fn a_scrape_has_the_published_names_with_help() {
         "ledger_blocks_total 40",
         "ledger_storage_bytes 4096",
         "vault_health{state=\"healthy\"} 16",
-        "vault_health{state=\"diverged\"} 0",
+        "vault_health{state=\"diverged\"} 3",
         "ledger_raft_syncs_total 9",
         "ledger_raft_groups_per_sync_bucket{le=\"1\"} 4",
         "ledger_raft_groups_per_sync_bucket{le=\"7\"} 9",

@@ -2,6 +2,7 @@
 
 use ledger_proof::Transaction;
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
+use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::SystemCommand;
 use ledger_shard_core::command::write::WriteCommand;
 use ledger_shard_core::entry::{
@@ -48,6 +49,11 @@ fn body(command: &Command<'_>) -> Verdict {
         Some(CommandKind::System) => canonical(command.body, SystemCommand::decode, |command| {
             command.encode().expect("nothing is accepted that may not be written")
         }),
+        Some(CommandKind::RecordCheckpoint) => canonical(
+            command.body,
+            RecordCheckpointCommand::decode,
+            RecordCheckpointCommand::encode,
+        ),
         None => Verdict::Refused,
     }
 }

@@ -23,6 +23,7 @@ use ledger_proof::header::HEADER_LEN;
 use ledger_types::{Digest, GroupId, OwnerEpoch, VaultRef};
 use thiserror::Error;
 
+use crate::command::record_checkpoint::CheckpointRefusal;
 use crate::command::system::{SystemFault, SystemResult};
 use crate::command::write::WriteResult;
 use crate::effects::Committed;
@@ -137,6 +138,10 @@ pub enum CommandResult {
     },
     /// To a change of the directory.
     System(SystemResult),
+    /// A signed checkpoint is recorded.
+    CheckpointRecorded,
+    /// A signed checkpoint is not recorded.
+    CheckpointRefused(CheckpointRefusal),
     /// The group does not own the vault in the command's epoch.
     WrongShard {
         /// The epoch that this replica's row knows.
@@ -174,6 +179,18 @@ pub struct NewBlock {
     pub timestamp_ns: u64,
 }
 
+/// A state of a vault's log that a recorded note claims. Whether this replica's log had that root is for
+/// whoever writes the round to find out, once its rows can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotedCheckpoint {
+    /// The vault.
+    pub vault: VaultRef,
+    /// Blocks in the log.
+    pub size: u64,
+    /// The root that the note claims.
+    pub root: Digest,
+}
+
 /// What a round leaves behind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ApplyOutput {
@@ -183,6 +200,8 @@ pub struct ApplyOutput {
     pub replies: Vec<CommandReply>,
     /// Blocks, in order for each vault.
     pub blocks: Vec<NewBlock>,
+    /// Signed checkpoints that were recorded.
+    pub checkpoints: Vec<NotedCheckpoint>,
     /// How far each group of the round is applied once the rows are written.
     pub applied: Vec<(GroupId, u64)>,
 }
@@ -193,6 +212,7 @@ impl ApplyOutput {
         self.rows.clear();
         self.replies.clear();
         self.blocks.clear();
+        self.checkpoints.clear();
         self.applied.clear();
     }
 }

@@ -237,6 +237,9 @@ pub enum Input {
     },
     /// Messages to this node are being lost.
     Unreachable(NodeId),
+    /// Whether this node is not to be made a leader: something is wrong with its state. It says so to others as
+    /// if it caught up, and keeps what it leads until it is told to hand that over.
+    Unfit(bool),
     /// Hand leadership of the group to this replica, if this node leads it.
     TransferLeader {
         /// The group.

@@ -67,6 +67,8 @@ pub enum CommandKind {
     CreateVault = 2,
     /// A change of the directory; group 0 only.
     System = 3,
+    /// A signed checkpoint of a vault's log.
+    RecordCheckpoint = 4,
 }
 
 impl CommandKind {
@@ -76,6 +78,7 @@ impl CommandKind {
             1 => Some(CommandKind::Write),
             2 => Some(CommandKind::CreateVault),
             3 => Some(CommandKind::System),
+            4 => Some(CommandKind::RecordCheckpoint),
             _ => None,
         }
     }

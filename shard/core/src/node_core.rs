@@ -82,6 +82,8 @@ pub struct NodeCore {
     laggards: BTreeSet<NodeId>,
     /// This node is.
     is_catching_up: bool,
+    /// This node is not to be made a leader.
+    is_unfit: bool,
     ticks_since_look: u32,
 }
 
@@ -97,6 +99,7 @@ impl NodeCore {
             last_tick_ms: None,
             laggards: BTreeSet::new(),
             is_catching_up: false,
+            is_unfit: false,
             ticks_since_look: 0,
         }
     }
@@ -113,7 +116,7 @@ impl NodeCore {
                 replica.collect(now, effects);
             }
         }
-        if self.is_catching_up {
+        if self.is_catching_up || self.is_unfit {
             for one in &mut effects.messages {
                 one.message.is_catching_up = true;
             }
@@ -188,6 +191,7 @@ impl NodeCore {
             Input::SnapshotFetched { group, id, verified } => {
                 self.started(group).snapshot_fetched(id, verified, effects);
             }
+            Input::Unfit(is_unfit) => self.is_unfit = is_unfit,
             Input::Tick => {}
         }
     }

@@ -10,8 +10,8 @@ mod state;
 mod vaults;
 
 pub use blocks::{
-    LogNodeRow, block_body_key, block_header_key, block_log_node_key, block_range, decode_body,
-    encode_body,
+    LogNodeRow, block_body_key, block_header_key, block_log_node_key, block_range, checkpoint_key,
+    decode_body, decode_checkpoint, encode_body, encode_checkpoint,
 };
 pub use raft_log::{
     LocalState, decode_hard_state, decode_raft_entry, encode_hard_state, encode_raft_entry,

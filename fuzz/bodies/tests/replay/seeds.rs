@@ -15,6 +15,7 @@ use ledger_proof::{
 use ledger_proto::convert::block;
 use ledger_proto::{internal, v1};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
+use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::{
     CreateNamespace, CreateShards, CreateVault, FinishReplacement, Found, RegisterNode,
     ReplaceReplica, Retention, StoreBundleLink, SystemCommand, VaultActive,
@@ -277,6 +278,10 @@ impl Seeds {
             .map(|name| (*name, CommandKind::Write, bytes_of(&stored, name)))
             .collect();
         commands.push(("create vault", CommandKind::CreateVault, CreateVaultCommand.encode()));
+        let notes = vectors(include_str!("../../../../proof/vectors/note.json"));
+        let note = notes[0]["note"].as_str().expect("a note").as_bytes().to_vec();
+        let record = RecordCheckpointCommand { note }.encode();
+        commands.push(("record checkpoint", CommandKind::RecordCheckpoint, record));
         for (name, command) in directory_commands() {
             let body = command.encode().expect("a legal command");
             commands.push((name, CommandKind::System, body));

@@ -18,8 +18,9 @@ use super::sessions::SessionLimits;
 use super::vault_state::{Born, VaultState, born};
 use super::{Applier, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBlock};
 use crate::command::create_vault::CreateVaultCommand;
+use crate::command::record_checkpoint::RecordCheckpointCommand;
 use crate::command::write::PreparedWrite;
-use crate::command::{system, write};
+use crate::command::{record_checkpoint, system, write};
 use crate::effects::{Committed, MembersChanged};
 use crate::entry::{CommandKind, EntryData, EntryKind, FEATURE_LEVEL, LogEntry};
 use crate::rows::{GroupRow, OwnedRow, OwnedState, VaultStatus, group_row_key, owned_row_key};
@@ -48,6 +49,7 @@ enum Action {
     Write(PreparedWrite),
     CreateVault,
     System(Vec<u8>),
+    RecordCheckpoint(RecordCheckpointCommand),
 }
 
 type Rounds = BTreeMap<VaultRef, VaultRound>;
@@ -188,6 +190,9 @@ fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Acti
             Action::CreateVault
         }
         CommandKind::System => Action::System(body.to_vec()),
+        CommandKind::RecordCheckpoint => {
+            Action::RecordCheckpoint(RecordCheckpointCommand::decode(body)?)
+        }
     })
 }
 
@@ -288,6 +293,9 @@ impl EntryRun<'_> {
         let is_legal = match command.action {
             Action::Write(_) | Action::CreateVault => vault.namespace != VaultRef::SYSTEM.namespace,
             Action::System(_) => is_directory,
+            Action::RecordCheckpoint(_) => {
+                vault.namespace != VaultRef::SYSTEM.namespace || is_directory
+            }
         };
         if !is_legal {
             return Ok(Some(CommandResult::UnknownVault));
@@ -327,6 +335,10 @@ impl EntryRun<'_> {
                 let block = block.get_or_insert_with(|| BlockBuilder::new(round, position));
                 let tx_id = self.own_tx_id(command.position);
                 system_command(round, block, &body, tx_id, view)
+            }
+            Action::RecordCheckpoint(command) => {
+                let ApplyOutput { rows, checkpoints, .. } = output;
+                Ok(record_checkpoint::apply(command, round, rows, checkpoints))
             }
             Action::CreateVault => {
                 if round.state().is_none() {

@@ -4,7 +4,8 @@
 //!
 //! `vault 16 ‖ 0x00 ‖ height u64` -> header 200; `vault 16 ‖ 0x01 ‖ height u64` -> body;
 //! `vault 16 ‖ 0x02 ‖ level u8 ‖ index u64` -> node 32. Nodes of level 0 are not stored: they are the block
-//! hashes, which the headers give. Body: `version u8 ‖ count u32 ‖ (length u32 ‖ transaction)…`.
+//! hashes, which the headers give. `vault 16 ‖ 0x03 ‖ size u64` -> `version u8 ‖ note`, a signed checkpoint of
+//! the log of that size. Body: `version u8 ‖ count u32 ‖ (length u32 ‖ transaction)…`.
 
 use ledger_proof::encoding::{DecodeError, Writer};
 use ledger_types::VaultRef;
@@ -17,6 +18,10 @@ const TAG_HEADER: u8 = 0;
 const TAG_BODY: u8 = 1;
 /// Tag of block-log nodes.
 const TAG_LOG_NODE: u8 = 2;
+/// Tag of signed checkpoints.
+const TAG_CHECKPOINT: u8 = 3;
+/// Version of signed checkpoints.
+const CHECKPOINT_VERSION: u8 = 1;
 /// Most transactions in a body; one entry's commands are fewer.
 const TRANSACTIONS_MAX: usize = 65_536;
 /// Largest transaction in bytes; requests are smaller.
@@ -49,6 +54,22 @@ pub fn block_log_node_key(vault: VaultRef, node: LogNodeRow) -> Vec<u8> {
     key.push(node.level);
     key.extend_from_slice(&node.index.to_be_bytes());
     key
+}
+
+/// Key of a signed checkpoint over the log of `size` blocks.
+pub fn checkpoint_key(vault: VaultRef, size: u64) -> Vec<u8> {
+    key(vault, TAG_CHECKPOINT, size)
+}
+
+/// A signed checkpoint's row.
+pub fn encode_checkpoint(note: &[u8]) -> Vec<u8> {
+    [&[CHECKPOINT_VERSION], note].concat()
+}
+
+/// The note in a signed checkpoint's row. Errors on an unknown version.
+pub fn decode_checkpoint(value: &[u8]) -> Result<&[u8], DecodeError> {
+    super::versioned(value, CHECKPOINT_VERSION, "checkpoint version")?;
+    Ok(&value[1..])
 }
 
 /// The range (first key, end) of a vault's rows in the family.

@@ -3,9 +3,10 @@
 //! Owns that the chain ends where the vault's row says and that nothing on the way is missing. Must never
 //! hold more than a few rows at a time.
 
-use ledger_proof::{BlockHeader, Frontier, hash, tx_tree};
+use ledger_proof::{BlockHeader, Frontier, SignedNote, hash, tx_tree};
 use ledger_shard_core::rows::{
-    LogNodeRow, VaultRow, block_body_key, block_header_key, block_log_node_key, decode_body,
+    LogNodeRow, VaultRow, block_body_key, block_header_key, block_log_node_key, checkpoint_key,
+    decode_body, decode_checkpoint,
 };
 use ledger_shard_core::view::Family;
 use ledger_types::{Digest, VaultRef};
@@ -21,7 +22,7 @@ pub(super) fn check(
     row: &VaultRow,
 ) -> Result<u64, SnapshotError> {
     let chain = Chain { rows, vault, row };
-    Ok(chain.headers()? + chain.log_nodes()? + chain.bodies()?)
+    Ok(chain.headers()? + chain.log_nodes()? + chain.bodies()? + chain.checkpoints()?)
 }
 
 struct Chain<'a> {
@@ -143,6 +144,38 @@ impl<'a> Chain<'a> {
         if next <= row.height && needed_from <= row.height {
             let height = next.max(needed_from);
             return Err(VerifyError::Body { vault, height, what: "is missing" }.into());
+        }
+        Ok(count)
+    }
+
+    /// Every signed checkpoint that is kept is over the log of these headers. Whose signatures it bears is not
+    /// looked at: the roots are the same whoever signed them.
+    fn checkpoints(&self) -> Result<u64, SnapshotError> {
+        let Chain { vault, row, .. } = *self;
+        let (from, to) = (checkpoint_key(vault, 0), self.tag_end(checkpoint_key(vault, 0)));
+        let mut kept = self.rows.range(Family::Blocks, &from, &to);
+        let mut headers = self.header_rows(0);
+        let mut frontier = Frontier::new();
+        let mut count = 0;
+        while let Some((key, value)) = kept.next()? {
+            let wrong = |what| VerifyError::BlockLog { vault, what };
+            let note = decode_checkpoint(value).map_err(row_error(vault, Family::Blocks))?;
+            let checkpoint = SignedNote::parse(note).and_then(|note| note.checkpoint());
+            let checkpoint = checkpoint.map_err(|_| wrong("a signed checkpoint is malformed"))?;
+            let size = checkpoint.size;
+            let is_of_this_log =
+                checkpoint.origin.vault == vault && key == checkpoint_key(vault, size);
+            if !is_of_this_log || size > row.log_size {
+                return Err(wrong("a signed checkpoint is of another log").into());
+            }
+            while frontier.size() < size {
+                let (_, block_hash) = self.next_header(&mut headers, frontier.size())?;
+                frontier.append(block_hash, |_, _, _| {});
+            }
+            if frontier.root() != checkpoint.root {
+                return Err(wrong("a signed checkpoint contradicts the headers").into());
+            }
+            count += 1;
         }
         Ok(count)
     }
