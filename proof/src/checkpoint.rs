@@ -96,7 +96,7 @@ impl Checkpoint {
 }
 
 /// A decimal number in its only legal form.
-fn parse_decimal(digits: &str) -> Option<u64> {
+pub(crate) fn parse_decimal(digits: &str) -> Option<u64> {
     let is_canonical = digits == "0" || !digits.starts_with('0');
     let is_decimal = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     if is_canonical && is_decimal { digits.parse().ok() } else { None }

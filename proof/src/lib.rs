@@ -22,6 +22,7 @@ pub mod receipt;
 pub mod record;
 pub mod rfc9162;
 pub mod system_entity;
+pub mod tiles;
 pub mod transaction;
 pub mod tree;
 pub mod trust;
@@ -41,6 +42,7 @@ pub use note::{KnownSigner, NodeKey, NoteError, NoteSignature, SignedNote, cosig
 pub use read_fault::ReadFault;
 pub use receipt::{Receipt, ReceiptRequest, VerifiedReceipt};
 pub use record::{Descriptor, Record};
+pub use tiles::{LogPath, LogPathError, LogResource, Tile, TileError};
 pub use transaction::{AppliedOperation, Recovery, Transaction};
 pub use tree::{
     KeyProof, ListCheck, ListError, ListItem, ListLeaf, ListLimits, ListProof, PageProof,

@@ -15,7 +15,9 @@ use crate::apply::vault_state::{stored_header, stored_vault_row};
 use crate::rows::{ClientRow, VaultRow, VaultStatus, session_client_key};
 use crate::view::{Family, StateView};
 
-pub use block::{StoredBlock, block, block_header, consistency, inclusion, log_root};
+pub use block::{
+    StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes,
+};
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
 
 /// Why a read has no answer.

@@ -3,7 +3,7 @@
 //! Owns putting a stored block together. Must never verify it: whoever asked does that.
 
 use ledger_proof::header::HEADER_LEN;
-use ledger_proof::{BlockHeader, Frontier, Transaction, block_log};
+use ledger_proof::{BlockHeader, Tile, TileError, Transaction, block_log};
 use ledger_types::{Digest, VaultRef};
 
 use super::{QueryError, vault_row};
@@ -88,6 +88,36 @@ pub fn consistency(
     let row = vault_row(view, vault)?;
     check_size(&row, old_size, new_size)?;
     Ok(block_log::consistency_path(old_size, new_size, &StoredLog { view, vault })?)
+}
+
+/// The hashes of a tile of the block log, 32 bytes each. Errors if the log has not all of them.
+pub fn log_hashes(
+    view: &dyn StateView,
+    vault: VaultRef,
+    tile: &Tile,
+) -> Result<Vec<u8>, QueryError> {
+    let row = vault_row(view, vault)?;
+    let hashes = tile.hashes(row.log_size, &StoredLog { view, vault });
+    hashes.map_err(|error| tile_error(error, &row))
+}
+
+/// The canonical headers whose hashes are in a tile of level 0, as a bundle of log entries. Errors if the log
+/// has not all of them.
+pub fn log_entries(
+    view: &dyn StateView,
+    vault: VaultRef,
+    tile: &Tile,
+) -> Result<Vec<u8>, QueryError> {
+    let row = vault_row(view, vault)?;
+    let header = |height| stored_header_bytes(view, vault, height);
+    tile.entries(row.log_size, header).map_err(|error| tile_error(error, &row))
+}
+
+fn tile_error(error: TileError, row: &VaultRow) -> QueryError {
+    match error {
+        TileError::BeyondLog { .. } => QueryError::HeightUnavailable { floor: 0, tip: row.height },
+        TileError::Fault(fault) => QueryError::Fault(fault),
+    }
 }
 
 fn check(row: &VaultRow, height: u64, floor: u64) -> Result<(), QueryError> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ledger_types::{Operation, StateKey, VaultRef};
+use ledger_proof::{Tile, block_log, hash, rfc9162};
+use ledger_types::{Digest, Operation, StateKey, VaultRef};
 
 use super::*;
 use crate::apply::tests_harness::*;
@@ -222,10 +223,56 @@ fn blocks_and_errors() {
     assert_eq!(entity(view, vault(), "a", Some(2), 0), Err(beyond.clone()));
     assert_eq!(inclusion(view, vault(), 1, 3), Err(beyond.clone()));
     assert_eq!(inclusion(view, vault(), 1, 1), Err(beyond.clone()));
-    assert_eq!(consistency(view, vault(), 2, 1), Err(beyond));
+    assert_eq!(consistency(view, vault(), 2, 1), Err(beyond.clone()));
     assert!(consistency(view, vault(), 1, 2).is_ok());
+    let tile = |width| Tile::new(0, 0, width).unwrap();
+    assert_eq!(log_hashes(view, vault(), &tile(3)), Err(beyond.clone()));
+    assert_eq!(log_entries(view, vault(), &tile(3)), Err(beyond));
+    assert!(log_entries(view, vault(), &tile(2)).is_ok());
     let unknown = VaultRef::new(5, 5);
+    assert_eq!(log_hashes(view, unknown, &tile(1)), Err(QueryError::UnknownVault));
+    assert_eq!(log_entries(view, unknown, &tile(1)), Err(QueryError::UnknownVault));
     assert_eq!(vault_row(view, unknown), Err(QueryError::UnknownVault));
     assert_eq!(client_sequence(view, unknown, "c"), Err(QueryError::UnknownVault));
     assert_eq!(client_sequence(view, vault(), "client"), Ok(0));
+}
+
+/// The 32-byte hashes of a tile.
+fn digests(bytes: &[u8]) -> Vec<Digest> {
+    bytes.chunks(32).map(|chunk| Digest::from_slice(chunk).unwrap()).collect()
+}
+
+#[test]
+fn tiles_hold_the_log_and_bundles_its_headers() {
+    const BLOCKS: u64 = 258;
+    let mut machine = Machine::new();
+    for number in 0..BLOCKS {
+        machine.commit(&[set("a", &number.to_string())]);
+    }
+    let view = &machine.rows;
+    let row = vault_row(view, vault()).unwrap();
+    assert_eq!(row.log_size, BLOCKS + 1, "and the genesis");
+    let tile = |level, index, width| Tile::new(level, index, width).unwrap();
+    let mut leaves = Vec::new();
+    for tile in [tile(0, 0, 256), tile(0, 1, 3)] {
+        let hashes = digests(&log_hashes(view, vault(), &tile).unwrap());
+        assert_eq!(hashes.len(), usize::from(tile.width()));
+        let bundle = log_entries(view, vault(), &tile).unwrap();
+        let first = tile.index() * 256;
+        for (number, (entry, leaf)) in bundle.chunks(202).zip(&hashes).enumerate() {
+            let (length, header) = entry.split_at(2);
+            assert_eq!(length, [0, 200]);
+            assert_eq!(header, machine.header(vault(), first + number as u64).encode());
+            assert_eq!(hash::leaf(header), *leaf);
+        }
+        leaves.extend(hashes);
+    }
+    let mut frontier = block_log::Frontier::new();
+    leaves.iter().for_each(|leaf| frontier.append(*leaf, |_, _, _| {}));
+    assert_eq!(frontier.root(), row.log_root);
+    let above = digests(&log_hashes(view, vault(), &tile(1, 0, 1)).unwrap());
+    assert_eq!(above, frontier.peaks()[..1]);
+    let path = consistency(view, vault(), 256, row.log_size).unwrap();
+    let grown = rfc9162::verify_consistency(256, &above[0], row.log_size, &row.log_root, &path);
+    assert_eq!(grown, Ok(()));
 }
