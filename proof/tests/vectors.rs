@@ -15,7 +15,7 @@ use fixture::{
     Change, NOW, bundle, list_prefixes, list_vault, node_key, node_name, system, vault, voters,
 };
 use ledger_proof::block_log::{consistency_path, inclusion_path, root_at};
-use ledger_proof::note::{KnownSigner, SignedNote, cosigner_name};
+use ledger_proof::note::{KnownSigner, NodeKey, SignedNote, cosigner_key_id, cosigner_name};
 use ledger_proof::rfc9162::{verify_consistency, verify_inclusion};
 use ledger_proof::system_entity::{
     ClusterEntity, NamespaceEntity, NamespaceNameEntity, NamespaceState, NodeEntity, NodeState,
@@ -331,6 +331,9 @@ fn log_inclusion() {
             vectors.push(vector("another leaf", index ^ 1, size, &path, "refused"));
         }
     }
+    vectors.push(json!({"name": "the first entry of an empty log", "leaf": leaves[0].to_string(),
+        "index": 0, "size": 0, "path": [], "root": hash::empty_root().to_string(),
+        "expect": "refused"}));
     golden("log_inclusion", vectors, |vector| {
         let (index, size) = (number(vector, "index"), number(vector, "size"));
         let path = digests(vector, "path");
@@ -636,6 +639,13 @@ fn refused_lists(vault: &mut fixture::Vault) -> Vec<Value> {
         let name = format!("the key proof of {name} for an empty list");
         add(&name, &encoded(&[ListProof::Empty(proof)]));
     }
+    // The key that is the prefix itself: what begins with it and goes on lies on side 1 of its very next bit.
+    let own_key = StateKey::entity_prefix("team");
+    let alone = vault.page_of(&[&own_key[..]]);
+    assert!(alone.right.iter().any(|(bit, _)| usize::from(*bit) == 9 * own_key.len()));
+    let alone = [ListProof::Page(alone).encode()];
+    let name = "the key that is the prefix itself, alone";
+    vectors.push(list_vector(name, &root, (&own_key, 0), &alone, json!("refused")));
     let empty = StateKey::entity_prefix("team:4");
     let pages = encoded(&vault.list(&empty, 1));
     let asked = StateKey::entity_prefix("team:3");
@@ -644,6 +654,11 @@ fn refused_lists(vault: &mut fixture::Vault) -> Vec<Value> {
     vectors.push(vector("an empty list of another prefix", &root, &asked));
     vectors.push(vector("an empty list under another root", &Digest([7; 32]), &empty));
     vectors.push(vector("a list of everything", &root, &[]));
+    vectors.push(vector("a prefix longer than any key", &root, &[b'a'; 2049]));
+    // The count is refused before the leaves are looked for.
+    let many = [&[2, 0, 0][..], &10_002u16.to_be_bytes()].concat();
+    let asked = (&prefix[..], 0);
+    vectors.push(list_vector("one leaf too many", &root, asked, &[many], json!("refused")));
     vectors
 }
 
@@ -765,7 +780,42 @@ fn note_vectors() -> Vec<Value> {
     for (name, note) in forms {
         add(name, note, json!("refused"));
     }
+    vectors.extend(colliding_note_vectors());
     vectors
+}
+
+/// Two keys of one cosigner whose four bytes of key id are the same.
+fn colliding_note_vectors() -> Vec<Value> {
+    let key = |number: u32| {
+        let mut seed = [0; 32];
+        seed[28..].copy_from_slice(&number.to_be_bytes());
+        NodeKey::from_seed(&seed)
+    };
+    let keys = [key(20_150), key(111_358)];
+    let (vault, name) = (vault(), cosigner_name(fixture::DOMAIN, "n1"));
+    let ids = keys.each_ref().map(|key| cosigner_key_id(&name, &key.public_key()));
+    assert_eq!(ids[0], ids[1], "four bytes do not tell them apart");
+    let public_keys = keys.each_ref().map(|key| hex::encode(key.public_key()));
+    let known = public_keys.each_ref().map(|key| json!({"name": name, "public_key": key}));
+    let note = |key: &NodeKey| {
+        let mut note = vault.note(&[2], NOW);
+        note.signatures.push(key.cosign(&vault.checkpoint(), "n1", NOW));
+        note
+    };
+    let vector = |name: &str, note: &SignedNote, known: &[Value], expect: Value| {
+        let note = String::from_utf8(note.encode()).unwrap();
+        json!({"name": name, "note": note, "known": known, "expect": expect})
+    };
+    let says = |key: usize| json!([{"public_key": public_keys[key], "time": NOW}]);
+    let mut neither = note(&keys[0]);
+    neither.signatures.last_mut().unwrap().signature[9] ^= 1;
+    vec![
+        vector("a shared key id, signed by the first", &note(&keys[0]), &known, says(0)),
+        vector("a shared key id, signed by the second", &note(&keys[1]), &known, says(1)),
+        vector("a shared key id, signed by neither", &neither, &known, json!("refused")),
+        // Nothing shows that the line is not the known key's.
+        vector("a stranger with a known key id", &note(&keys[1]), &known[..1], json!("refused")),
+    ]
 }
 
 #[test]
@@ -837,6 +887,16 @@ fn trust_bundle() {
             twice.voters[1].public_key = twice.voters[0].public_key;
             twice.encode()
         };
+        let one_name = {
+            let mut one_name = bundle.clone();
+            one_name.voters[2].name = one_name.voters[0].name.clone();
+            one_name.encode()
+        };
+        let one_node = {
+            let mut one_node = bundle.clone();
+            one_node.voters[1].node = one_node.voters[0].node;
+            one_node.encode()
+        };
         let unordered = {
             let mut unordered = bundle.clone();
             unordered.voters.swap(0, 1);
@@ -848,9 +908,15 @@ fn trust_bundle() {
             ("no floor", TrustBundle { floor: 0, ..bundle.clone() }.encode()),
             ("a key twice", twice),
             ("voters out of order", unordered),
+            ("a name twice", one_name),
+            ("a node twice", one_node),
         ];
         vectors.extend(with_damage(name, &honest, say(&bundle), &damage));
     }
+    // Readers take the number as it is; that the first bundle is 1 is the founders' affair.
+    let zeroth = TrustBundle { sequence: 0, ..bundle() };
+    let hex = hex::encode(zeroth.encode());
+    vectors.push(json!({"name": "sequence 0", "hex": hex, "expect": say(&zeroth)}));
     golden("trust_bundle", vectors, |vector| {
         refused(TrustBundle::decode(&bytes(vector, "hex")), |bundle| say(&bundle))
     });
@@ -1103,6 +1169,15 @@ fn bundle_link() {
     let note = SignedNote::parse(&read.block.note).unwrap();
     let signatures = note.signatures[..2].to_vec();
     unsigned.block.note = SignedNote { signatures, ..note }.encode();
+    let proved = |next: &TrustBundle| system(next).read(&[StateKey::entity("bundle/2")], None);
+    let one_is_enough = TrustBundle { threshold: Threshold::Fixed(1), ..next.clone() };
+    // As many as before of the three voters of today, fewer of four.
+    let fewer_of_many = TrustBundle { threshold: Threshold::Fixed(2), ..next.clone() };
+    let all_three = TrustBundle { floor: 3, ..next.clone() };
+    let same_number = TrustBundle { sequence: 1, ..next.clone() };
+    let mut renumbered = system(&next);
+    renumbered.commit(&[Change::Set("bundle/2", &same_number.encode(), 0)]);
+    let renumbered = renumbered.read(&[StateKey::entity("bundle/2")], None);
     let vector = |name: &str, link: &VerifiedRead, expect: Value| {
         json!({"name": name, "bundle": hex::encode(bundle().encode()),
             "link": hex::encode(link.encode()), "expect": expect})
@@ -1110,6 +1185,10 @@ fn bundle_link() {
     let vectors = vec![
         vector("the next bundle", &read, json!(hex::encode(next.encode()))),
         vector("too few signatures", &unsigned, json!("refused")),
+        vector("a higher floor", &proved(&all_three), json!(hex::encode(all_three.encode()))),
+        vector("a lowered rule: one is enough", &proved(&one_is_enough), json!("refused")),
+        vector("a lowered rule: fewer of many", &proved(&fewer_of_many), json!("refused")),
+        vector("another number inside", &renumbered, json!("refused")),
     ];
     golden("bundle_link", vectors, |vector| {
         use ledger_proof::bundle_link::{Lowering, follow_link};

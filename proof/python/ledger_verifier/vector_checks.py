@@ -293,7 +293,9 @@ _LIST_REASONS = {
     "the key proof of a neighbour for an empty list": {"Key.LeafElsewhere"},
     "an empty list of another prefix": {"Key.LeafElsewhere"},
     "an empty list under another root": {"Key.WrongRoot"},
-    "a list of everything": {"PrefixLength"},
+    "a list of everything|a prefix longer than any key": {"PrefixLength"},
+    "one leaf too many": {"TooLong"},
+    "the key that is the prefix itself, alone": {"Unfinished"},
 }
 _TRUSTED = frozenset({"answer", "bundle", "known", "now", "origin", "voter_sets"})
 
@@ -323,6 +325,7 @@ KINDS: dict[str, Kind] = {
             "a hash too many: .*": {"TooLong"},
             "a hash too few: .*": {"TooShort"},
             "outside: .*": {"IndexOutside"},
+            "the first entry of an empty log": {"IndexOutside"},
             r"another leaf: (\d+) of \1": {"IndexOutside"},
             "another leaf: .*": {"WrongRoot"},
         },
@@ -368,6 +371,8 @@ KINDS: dict[str, Kind] = {
         frozenset({"note", "known"}),
         {
             "signature is bad": {"BadSignature"},
+            "a shared key id, signed by neither": {"BadSignature"},
+            "a stranger with a known key id": {"BadSignature"},
             "time is another": {"BadSignature"},
             "another root": {"BadSignature"},
             "no final newline": {"Form"},
@@ -393,7 +398,8 @@ KINDS: dict[str, Kind] = {
         frozenset({"hex"}),
         _DECODING
         | {
-            ": (an upper-case domain|no floor|a key twice|voters out of order)": {"Invalid"},
+            ": (an upper-case domain|no floor|voters out of order)": {"Invalid"},
+            ": a (key|name|node) twice": {"Invalid"},
         },
     ),
     "system_entity": Kind(_system_entity, frozenset({"key", "hex"}), _DECODING),
@@ -419,7 +425,13 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "bundle_link": Kind(
-        _bundle_link, frozenset({"bundle", "link"}), {"too few signatures": {"Count.TooFew"}}
+        _bundle_link,
+        frozenset({"bundle", "link"}),
+        {
+            "too few signatures": {"Count.TooFew"},
+            "a lowered rule: .*": {"LoweredRule"},
+            "another number inside": {"NotTheNextBundle"},
+        },
     ),
     "receipt": Kind(
         _receipt,
