@@ -44,7 +44,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "LEDGER_HTTP_ADDR",
         flag: "http-addr",
         default: "0.0.0.0:9090",
-        doc: "Address of the HTTP listener: metrics and probes",
+        doc: "Address of the HTTP listener: metrics, probes and logs of vaults",
     },
     Setting {
         env: "LEDGER_ADVERTISE_ADDR",

@@ -1,7 +1,9 @@
-//! The HTTP listener: metrics and probes, over HTTP/1 only.
+//! The HTTP listener: metrics, probes and vaults' logs for monitors, over HTTP/1 only.
 //!
-//! Owns the paths and what they answer. Must never do work for clients: it must answer while everything
-//! else is in trouble.
+//! Owns the paths and what they answer. Must never change anything, and never let what monitors ask for keep probes and
+//! metrics waiting: they must answer while everything else is in trouble.
+
+mod log_files;
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -13,8 +15,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
-use crate::edge::{BEAT_INTERVAL, Check, NodeSlot};
+use crate::edge::{BEAT_INTERVAL, Check, Edge, NodeSlot};
 use crate::metrics::RequestMetrics;
 
 /// The format that Prometheus scrapes.
@@ -24,29 +27,34 @@ const PLAIN_TYPE: &str = "text/plain; charset=utf-8";
 #[derive(Clone)]
 struct Served {
     slot: Arc<NodeSlot>,
+    edge: Edge,
     metrics: Arc<RequestMetrics>,
+    log_requests: Arc<Semaphore>,
 }
 
-/// Serves metrics and probes until `shutdown` completes.
+/// Serves metrics, probes and logs of the edge's node until `shutdown` completes.
 pub async fn serve(
-    slot: Arc<NodeSlot>,
+    edge: Edge,
     metrics: Arc<RequestMetrics>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let beats = tokio::spawn(beat(slot.clone()));
-    let served = axum::serve(listener, router(slot, metrics)).with_graceful_shutdown(shutdown);
+    let beats = tokio::spawn(beat(edge.slot().clone()));
+    let served = axum::serve(listener, router(edge, metrics)).with_graceful_shutdown(shutdown);
     let outcome = served.await;
     beats.abort();
     outcome
 }
 
-fn router(slot: Arc<NodeSlot>, metrics: Arc<RequestMetrics>) -> Router {
+fn router(edge: Edge, metrics: Arc<RequestMetrics>) -> Router {
+    let log_requests = Arc::new(Semaphore::new(log_files::LOG_REQUESTS_MAX));
+    let slot = edge.slot().clone();
     Router::new()
         .route("/metrics", get(scrape))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state(Served { slot, metrics })
+        .route(&format!("{}{{*file}}", log_files::LOG_PREFIX), get(log_files::file))
+        .with_state(Served { slot, edge, metrics, log_requests })
 }
 
 /// Keeps asking the log for signs of life, which liveness judges by.
@@ -108,10 +116,16 @@ mod tests {
 
     use super::*;
     use crate::edge::Stage;
+    use crate::peer::test_nodes::{MemoryRows, TestNode};
 
     async fn get_text(address: std::net::SocketAddr, path: &str) -> String {
+        ask(address, "GET", path).await
+    }
+
+    async fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -126,7 +140,8 @@ mod tests {
         slot.enter(Stage::Bootstrapping);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let metrics = Arc::new(RequestMetrics::new());
-        let serving = tokio::spawn(serve(slot, metrics, listener, async move {
+        let peers = TestNode::start(1, 1, MemoryRows::new()).await.state.clone();
+        let serving = tokio::spawn(serve(Edge::new(slot, peers), metrics, listener, async move {
             let _ = stopped.await;
         }));
         let live = get_text(address, "/livez").await;
@@ -139,8 +154,43 @@ mod tests {
         let metrics = get_text(address, "/metrics").await;
         assert!(metrics.contains("ledger_ready 0"), "{metrics}");
         assert!(get_text(address, "/nothing").await.starts_with("HTTP/1.1 404"));
+        assert_logs_are_refused(address).await;
         stop.send(()).unwrap();
         serving.await.unwrap().unwrap();
+    }
+
+    /// What can be said of a log without a node, and that nothing but reading is possible.
+    async fn assert_logs_are_refused(address: std::net::SocketAddr) {
+        let log = "/log/ns/0/vault/0/0";
+        for file in ["checkpoint", "tile/0/000", "tile/entries/000.p/7"] {
+            let answer = get_text(address, &format!("{log}/{file}")).await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+            assert!(answer.ends_with("it belongs to no cluster yet\n"), "{answer}");
+            let head = ask(address, "HEAD", &format!("{log}/{file}")).await;
+            assert!(head.starts_with("HTTP/1.1 503") && head.ends_with("\r\n\r\n"), "{head}");
+            for method in ["POST", "PUT", "DELETE", "PATCH"] {
+                let answer = ask(address, method, &format!("{log}/{file}")).await;
+                assert!(answer.starts_with("HTTP/1.1 405"), "{method}: {answer}");
+                assert!(answer.contains("\r\nallow: GET,HEAD\r\n"), "{method}: {answer}");
+            }
+        }
+        for (file, reason) in [
+            ("tile/00/000", "a tile's level is a number from 0 to 63"),
+            ("tile/0/00%30", "a tile's number is below 2^64"),
+            ("tile/0/000.p/256", "a partial tile's width is a number from 1 to 255"),
+            ("tile/0/000/../001", "a tile's number is below 2^64"),
+            ("checkpoint/", "a log has checkpoint, "),
+        ] {
+            let answer = get_text(address, &format!("{log}/{file}")).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{file}: {answer}");
+            assert!(answer.contains(reason), "{file}: {answer}");
+        }
+        let answer = get_text(address, "/log/other").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("a log is named"),
+            "{answer}"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::context::{BlockFeed, ChannelPool, NodeContext};
 use crate::cosigning::RecentRounds;
 use crate::directory::{DirectoryCache, LocalDirectory, LocalSource, NodeBook, follow};
-use crate::edge::{self, NodeSlot, Stage};
+use crate::edge::{self, Edge, NodeSlot, Stage};
 use crate::metrics::RequestMetrics;
 use crate::peer::{
     AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
@@ -137,18 +137,14 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let slot = NodeSlot::new();
     let metrics = Arc::new(RequestMetrics::new());
-    let mut http =
-        tokio::spawn(http::serve(slot.clone(), metrics.clone(), web, until(stopped.clone())));
     let node_key = Arc::new(NodeKey::from_seed(&store.node_key().0));
     let local = local_node(&config, &store, node_key.public_key(), advertise_addr);
     let peers = PeerState::open(store.clone(), local)?;
-    let mut server = tokio::spawn(edge::serve(
-        slot.clone(),
-        metrics.clone(),
-        peers.clone(),
-        grpc,
-        until(stopped.clone()),
-    ));
+    // One for both listeners: a node signs in one place.
+    let edge = Edge::new(slot.clone(), peers.clone());
+    let mut http =
+        tokio::spawn(http::serve(edge.clone(), metrics.clone(), web, until(stopped.clone())));
+    let mut server = tokio::spawn(edge::serve(edge, metrics.clone(), grpc, until(stopped.clone())));
 
     slot.enter(Stage::Bootstrapping);
     let settings = BootstrapSettings::new(peer_source(&config), config.cluster_domain.clone());

@@ -19,6 +19,7 @@ mod cluster {
     mod harness;
     mod joining;
     mod load;
+    mod log_files;
     mod proofs;
     mod quarantine;
     mod raw_call;

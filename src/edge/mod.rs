@@ -9,6 +9,7 @@ mod deadline;
 mod discovery;
 mod health;
 mod ledger;
+mod log_files;
 mod namespaces;
 mod page_token;
 mod read;
@@ -25,6 +26,7 @@ mod write;
 
 use std::sync::{Arc, OnceLock};
 
+pub use log_files::LogFileError;
 pub use route::{FORWARDED, GROUP, LEADER};
 pub use server::serve;
 pub use slot::{BEAT_INTERVAL, Check, NodeSlot, Stage};
@@ -57,6 +59,11 @@ impl Edge {
     pub fn new(slot: Arc<NodeSlot>, peers: Arc<PeerState>) -> Edge {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
         Edge { slot, peers, late: Arc::new(OnceLock::new()), watches }
+    }
+
+    /// The node that it serves.
+    pub fn slot(&self) -> &Arc<NodeSlot> {
+        &self.slot
     }
 
     fn late(&self, context: &Arc<NodeContext>) -> &Late {

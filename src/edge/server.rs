@@ -38,7 +38,7 @@ use super::status::Failure;
 use crate::commands::CommandService;
 use crate::cosigning::CosignService;
 use crate::metrics::RequestMetrics;
-use crate::peer::{PeerService, PeerState};
+use crate::peer::PeerService;
 use crate::snapshots::SnapshotService;
 
 /// Flow-control window of a stream: a largest request and its framing arrive without waiting.
@@ -61,12 +61,11 @@ const COMMAND_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 /// How long open streams may keep a listener that is asked to stop.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Serves all gRPC services on `listener`, whatever the stage of the node in `slot`, until `shutdown`
+/// Serves all gRPC services on `listener`, whatever the stage of the edge's node, until `shutdown`
 /// completes and open requests have ended, or at most a few seconds longer. Errors if the listener fails.
 pub async fn serve(
-    slot: Arc<NodeSlot>,
+    edge: Edge,
     metrics: Arc<RequestMetrics>,
-    peers: Arc<PeerState>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -86,8 +85,7 @@ pub async fn serve(
         // A sender that is gone means the same as one that has sent.
         let _ = stopped.await;
     };
-    let serving =
-        server.serve_with_incoming_shutdown(Door::new(slot, metrics, peers), incoming, signal);
+    let serving = server.serve_with_incoming_shutdown(Door::new(edge, metrics), incoming, signal);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
@@ -108,15 +106,15 @@ struct Door {
 }
 
 impl Door {
-    fn new(slot: Arc<NodeSlot>, metrics: Arc<RequestMetrics>, peers: Arc<PeerState>) -> Door {
+    fn new(edge: Edge, metrics: Arc<RequestMetrics>) -> Door {
+        let slot = edge.slot.clone();
         let commands = CommandsServer::new(LateCommands { slot: slot.clone() });
-        let node = slot.clone();
-        let find = move || node.peek().map(|context| context.snapshots.clone());
-        let internal = Routes::new(PeerService::new(peers.clone()).into_server())
+        let find = move || slot.peek().map(|context| context.snapshots.clone());
+        let internal = Routes::new(PeerService::new(edge.peers.clone()).into_server())
             .add_service(commands.max_decoding_message_size(COMMAND_BYTES_MAX))
             .add_service(CosignersServer::new(LateCosigners { slot: slot.clone() }))
             .add_service(SnapshotService::new(find).into_server());
-        let edge = Arc::new(Edge::new(slot, peers));
+        let edge = Arc::new(edge);
         let descriptors = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(ledger_proto::FILE_DESCRIPTOR_SET)

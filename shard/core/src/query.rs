@@ -16,7 +16,7 @@ use crate::rows::{ClientRow, VaultRow, VaultStatus, session_client_key};
 use crate::view::{Family, StateView};
 
 pub use block::{
-    StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes,
+    StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes, log_root,
 };
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
 

@@ -3,7 +3,7 @@
 //! Owns putting a stored block together. Must never verify it: whoever asked does that.
 
 use ledger_proof::header::HEADER_LEN;
-use ledger_proof::{BlockHeader, Tile, TileError, Transaction, block_log};
+use ledger_proof::{BlockHeader, Frontier, Tile, TileError, Transaction, block_log};
 use ledger_types::{Digest, VaultRef};
 
 use super::{QueryError, vault_row};
