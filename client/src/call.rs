@@ -44,6 +44,13 @@ impl CallKind {
     }
 }
 
+/// An answer, and what went before it.
+pub(crate) struct Answered<R> {
+    pub(crate) answer: R,
+    /// An earlier attempt of the call may have been carried out, or may still be.
+    pub(crate) earlier_may_happen: bool,
+}
+
 /// The state of one call between its attempts.
 struct Progress {
     started: Instant,
@@ -69,6 +76,19 @@ impl Client {
     where
         R: Message + Default + 'static,
     {
+        Ok(self.attempts(method, kind, request).await?.answer)
+    }
+
+    /// Makes a call and tells whether an attempt before the one that was answered may still take effect.
+    pub(crate) async fn attempts<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        kind: CallKind,
+        request: Bytes,
+    ) -> Result<Answered<R>, ClientError>
+    where
+        R: Message + Default + 'static,
+    {
         let mut progress = self.begin(kind);
         loop {
             let node = self.choose(&mut progress);
@@ -79,7 +99,8 @@ impl Client {
                     self.inner.nodes.answered(&node);
                     let (group, leader) = leader_told(response.metadata());
                     self.inner.leaders.learn(kind.route, group, leader);
-                    return Ok(response.into_inner());
+                    let earlier_may_happen = progress.may_have_happened;
+                    return Ok(Answered { answer: response.into_inner(), earlier_may_happen });
                 }
                 Ok(Err(status)) => Failure::from_status(&status),
                 Err(_) => Failure::TimedOut,

@@ -145,7 +145,9 @@ pub enum ClientError {
         #[source]
         last: Option<Box<ClientError>>,
     },
-    /// The call changes something, may have happened, and cannot be repeated safely.
+    /// The call changes something, may have happened or may still happen, and another attempt would not tell: it
+    /// cannot be repeated safely, or a condition failed when it was repeated while an earlier attempt may still
+    /// arrive and find the condition true.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(#[source] Box<ClientError>),
     /// Other calls have used up the repetitions that this client may make.

@@ -3,9 +3,10 @@
 use ledger_proto::convert::{ids, operations};
 use ledger_proto::v1;
 use ledger_types::{Operation, Outcome, TxId, VaultRef};
+use prost::Message as _;
 
 use crate::attempt::Effect;
-use crate::call::CallKind;
+use crate::call::{Answered, CallKind};
 use crate::client::Client;
 use crate::error::{ClientError, RejectionCode, WriteRejection};
 use crate::leaders::Route;
@@ -58,8 +59,10 @@ impl Client {
             include_tx_proof: false,
             sequence: None,
         };
-        let answer = self.call(method::WRITE, write_kind(vault), &request).await?;
-        write_receipt(answer)
+        let body = request.encode_to_vec().into();
+        let answered = self.attempts(method::WRITE, write_kind(vault), body).await?;
+        let earlier_may_happen = answered.earlier_may_happen;
+        write_receipt(answered.answer).map_err(|error| settled(error, earlier_may_happen))
     }
 
     /// Applies several lists of operations, one after the other, as one transaction.
@@ -81,7 +84,9 @@ impl Client {
             include_tx_proofs: false,
             sequence: None,
         };
-        let answer = self.call(method::BATCH_WRITE, write_kind(vault), &request).await?;
+        let body = request.encode_to_vec().into();
+        let Answered { answer, earlier_may_happen } =
+            self.attempts(method::BATCH_WRITE, write_kind(vault), body).await?;
         match answer.result.ok_or(ClientError::Malformed("result"))? {
             v1::batch_write_response::Result::Success(success) => Ok(WriteReceipt {
                 tx_id: transaction(success.tx_id.as_ref())?,
@@ -89,9 +94,27 @@ impl Client {
                 sequence: success.assigned_sequence,
                 outcomes: outcomes(&success.operation_outcomes)?,
             }),
-            v1::batch_write_response::Result::Error(error) => Err(rejection(error)),
+            v1::batch_write_response::Result::Error(error) => {
+                Err(settled(rejection(error), earlier_may_happen))
+            }
         }
     }
+}
+
+/// What a rejection means if an earlier attempt of the call may still take effect: the cluster remembers
+/// transactions that committed and not conditions that failed, so that attempt is judged anew when it arrives.
+fn settled(error: ClientError, earlier_may_happen: bool) -> ClientError {
+    let is_final = match &error {
+        ClientError::Rejected(rejection) => matches!(
+            rejection.code,
+            RejectionCode::AlreadyCommitted | RejectionCode::IdempotencyKeyReused
+        ),
+        _ => true,
+    };
+    if is_final || !earlier_may_happen {
+        return error;
+    }
+    ClientError::OutcomeUnknown(Box::new(error))
 }
 
 /// Reads the answer to a write. Errors: the write had no effect; an answer that is none.

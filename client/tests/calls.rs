@@ -86,6 +86,38 @@ async fn a_retry_carries_the_same_key_and_the_next_write_another() {
     assert_ne!(seen[0].idempotency_key, seen[3].idempotency_key);
 }
 
+/// What the cluster answers to a write that had no effect.
+fn rejected(code: v1::WriteErrorCode) -> v1::WriteResponse {
+    let error = v1::WriteError { code: code.into(), ..v1::WriteError::default() };
+    v1::WriteResponse { result: Some(v1::write_response::Result::Error(error)) }
+}
+
+/// A failed condition is not remembered by the cluster. If an earlier attempt is still on its way, it may find the
+/// condition true and commit: the caller must not be told that nothing happened.
+#[tokio::test]
+async fn a_failed_condition_is_no_verdict_on_an_attempt_without_an_answer() {
+    use v1::WriteErrorCode as Rejected;
+    for (code, first_reason, is_known) in [
+        (Rejected::KeyExists, "OUTCOME_UNKNOWN", false),
+        (Rejected::VersionMismatch, "OUTCOME_UNKNOWN", false),
+        (Rejected::SequenceGap, "OUTCOME_UNKNOWN", false),
+        (Rejected::KeyExists, "NO_LEADER", true),
+        (Rejected::AlreadyCommitted, "OUTCOME_UNKNOWN", true),
+        (Rejected::IdempotencyKeyReused, "OUTCOME_UNKNOWN", true),
+    ] {
+        let (node, address) = start().await;
+        node.writes.answer(move |number, _| match number {
+            0 => Err(refusal(Code::Unavailable, first_reason, &[], None)),
+            _ => Ok(rejected(code)),
+        });
+        let client = connect(&[&address]).await;
+        let error = client.write(VAULT, set("key")).await.unwrap_err();
+        assert_eq!(error.outcome_unknown(), !is_known, "{code:?} after {first_reason}: {error}");
+        assert_eq!(matches!(error, ClientError::Rejected(_)), is_known, "{error}");
+        assert_eq!(node.writes.count(), 2);
+    }
+}
+
 #[tokio::test]
 async fn making_a_namespace_is_not_repeated_once_it_may_have_happened() {
     let (node, address) = start().await;

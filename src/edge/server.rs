@@ -109,10 +109,11 @@ impl Door {
     fn new(edge: Edge, metrics: Arc<RequestMetrics>) -> Door {
         let slot = edge.slot.clone();
         let commands = CommandsServer::new(LateCommands { slot: slot.clone() });
+        let cosigners = CosignersServer::new(LateCosigners { slot: slot.clone() });
         let find = move || slot.peek().map(|context| context.snapshots.clone());
         let internal = Routes::new(PeerService::new(edge.peers.clone()).into_server())
             .add_service(commands.max_decoding_message_size(COMMAND_BYTES_MAX))
-            .add_service(CosignersServer::new(LateCosigners { slot: slot.clone() }))
+            .add_service(cosigners)
             .add_service(SnapshotService::new(find).into_server());
         let edge = Arc::new(edge);
         let descriptors = || {
