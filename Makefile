@@ -10,7 +10,7 @@ CARGO_SCOPE := --release --workspace --locked
 # Places at which tests stop a server; compiled into nothing but what tests run.
 TEST_FEATURES := --features ledger/failpoints
 
-.PHONY: help setup build demo oracles test sim chaos lint tidy bench ladder
+.PHONY: help setup build demo oracles test sim chaos lint tidy bench ladder wasm
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,5 +47,8 @@ tidy: ## Check the rules of the repository: arrows, sizes, documents, lockfile, 
 ladder: build ## Measure what a write costs, rung by rung (ARGS="8" for eight seconds a rung)
 	$(BINARIES)/ladder $(ARGS)
 
-bench: setup ## Run the benchmarks
-	cargo bench --workspace --locked --bench '*'
+bench: build ## Measure the state tree beside the jmt crate (ARGS="5000000" for five million keys)
+	$(BINARIES)/state_tree $(ARGS)
+
+wasm: ## Build the verifier for WebAssembly and run it in Node on golden vectors, where that is possible
+	@./proof/wasm/check.sh

@@ -100,6 +100,7 @@ pub async fn make_link(context: &NodeContext, sequence: u64) -> Result<Vec<u8>, 
         min_height: None,
         known_size: None,
         consistency: v1::ReadConsistency::Linearizable.into(),
+        at_height: None,
     });
     request.set_timeout(PROOF_TIME_MAX);
     let link = client.verified_get(request).await?.into_inner().package;

@@ -170,6 +170,13 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Bytes of snapshots that the node sends in a second, to all receivers together",
     },
     Setting {
+        env: "LEDGER_HISTORY_BLOCKS",
+        flag: "history-blocks",
+        default: "",
+        doc: "Blocks of a vault below its tip at which this node can still be asked for the state; \
+              default: all",
+    },
+    Setting {
         env: "LEDGER_LOG",
         flag: "log",
         default: "info",
@@ -447,6 +454,8 @@ pub struct Config {
     pub raft_log_bytes_max: u64,
     /// Bytes of snapshots sent in a second.
     pub snapshot_bytes_per_second: u64,
+    /// Blocks below a vault's tip whose state can be read and proved here; `None` for all.
+    pub history_blocks: Option<u64>,
     /// Log filter.
     pub log: String,
     /// Log as JSON; `None` to decide by the terminal.
@@ -490,6 +499,7 @@ impl Config {
                 .parse("raft-log-bytes-max", |text| number(text, 64 << 10, 1 << 40))?,
             snapshot_bytes_per_second: raw
                 .parse("snapshot-bytes-per-second", |text| number(text, 64 << 10, 1 << 40))?,
+            history_blocks: raw.parse("history-blocks", history_blocks)?,
             log: raw.parse("log", |text| Ok(text.to_owned()))?,
             log_json: raw.parse("log-format", log_format)?,
         })
@@ -513,6 +523,13 @@ fn workers(text: &str, processors: usize) -> Result<usize, String> {
         return Ok((processors / 2).max(1));
     }
     number(text, 1, 1024).map(|count| usize::try_from(count).expect("at most 1024"))
+}
+
+fn history_blocks(text: &str) -> Result<Option<u64>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    number(text, 1, u64::MAX).map(Some)
 }
 
 fn flag(text: &str) -> Result<bool, String> {

@@ -359,7 +359,11 @@ fn driver_config(config: &Config) -> DriverConfig {
             log_bytes_max: config.raft_log_bytes_max,
             ..CoreConfig::default()
         },
-        apply: ApplyConfig { tree_cache_bytes: config.tree_cache_bytes, ..ApplyConfig::default() },
+        apply: ApplyConfig {
+            tree_cache_bytes: config.tree_cache_bytes,
+            history_blocks: config.history_blocks,
+            ..ApplyConfig::default()
+        },
         mode: config.driver_mode,
         ..DriverConfig::default()
     }

@@ -229,9 +229,11 @@ impl Signer {
         match self.reader.consistency(state.vault, size, state.size) {
             Ok(path) => Ok(verify_consistency(size, root, state.size, &state.root, &path).is_ok()),
             Err(QueryError::Fault(fault)) => Err(fault),
-            Err(QueryError::UnknownVault | QueryError::HeightUnavailable { .. }) => {
-                Err(ReadFault::Corrupt { what: "a vault's log is shorter than its row says" })
-            }
+            Err(
+                QueryError::UnknownVault
+                | QueryError::HeightUnavailable { .. }
+                | QueryError::TooManyChanges { .. },
+            ) => Err(ReadFault::Corrupt { what: "a vault's log is shorter than its row says" }),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod cluster {
     mod alike;
+    mod auditing;
     mod bad_input;
     mod bad_start;
     mod command_line;
@@ -20,6 +21,8 @@ mod cluster {
     mod joining;
     mod load;
     mod log_files;
+    mod log_proofs;
+    mod past_proofs;
     mod proofs;
     mod quarantine;
     mod raw_call;

@@ -1,1 +1,1 @@
-//! Measurements only: the ladder in `ladder/` and the state-tree bench in `benches/`. No library code.
+//! Measurements only: the ladder in `ladder/`. No library code.

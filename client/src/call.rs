@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Hints that one call follows without waiting in between, so that two nodes that name each other do not
 /// make it spin.
 const HINTS_FOLLOWED_MAX: u32 = 3;
+/// Metadata of a request that the node asked must answer itself or not at all.
+const FORWARDED: &str = "ledger-forwarded";
 /// With less time left than this another attempt is not worth its cost.
 const ATTEMPT_MIN: Duration = Duration::from_millis(2);
 
@@ -93,7 +96,7 @@ impl Client {
         loop {
             let node = self.choose(&mut progress);
             let limit = progress.attempt_limit(self)?;
-            let attempt = send(node.channel(), method.path(), request.clone(), limit);
+            let attempt = send(node.channel(), method.path(), request.clone(), limit, false);
             let failure = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(response)) => {
                     self.inner.nodes.answered(&node);
@@ -134,10 +137,39 @@ impl Client {
         Q: Message,
         R: Message + Default + 'static,
     {
+        self.call_one(method, address, request, false).await
+    }
+
+    /// Makes a call that the node at `address` answers from its own rows or refuses, once.
+    pub(crate) async fn call_replica<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        address: &str,
+        request: &Q,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        self.call_one(method, address, request, true).await
+    }
+
+    async fn call_one<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        address: &str,
+        request: &Q,
+        stays_there: bool,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
         let node = self.inner.nodes.get_or_add(address);
         let node = node.ok_or_else(|| ClientError::Config(format!("{address:?} is no address")))?;
         let limit = self.inner.config.attempt_timeout.min(self.deadline);
-        let attempt = send(node.channel(), method.path(), request.encode_to_vec().into(), limit);
+        let body = request.encode_to_vec().into();
+        let attempt = send(node.channel(), method.path(), body, limit, stays_there);
         let failure = match tokio::time::timeout(limit, attempt).await {
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => Failure::from_status(&status),
@@ -297,12 +329,16 @@ async fn send<R>(
     path: &'static str,
     body: Bytes,
     limit: Duration,
+    stays_there: bool,
 ) -> Result<Response<R>, Status>
 where
     R: Message + Default + 'static,
 {
     let mut request = Request::new(body);
     request.set_timeout(limit);
+    if stays_there {
+        request.metadata_mut().insert(FORWARDED, AsciiMetadataValue::from_static("1"));
+    }
     let mut transport = ready(channel).await?;
     transport.unary(request, PathAndQuery::from_static(path), EncodedRequests::new()).await
 }

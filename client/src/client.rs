@@ -13,9 +13,9 @@ use crate::error::ClientError;
 use crate::leaders::{Leaders, Route};
 use crate::method;
 use crate::nodes::Nodes;
+use crate::proving::VoterMemory;
 use crate::retry::Budget;
 use crate::trust::TrustStore;
-use crate::verified::VoterMemory;
 
 /// A connection to a cluster. Clones share connections, what was learnt, and the retry budget.
 #[derive(Clone, Debug)]

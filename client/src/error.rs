@@ -198,6 +198,12 @@ pub enum ClientError {
     /// The directory proves that there is no such vault.
     #[error("vault {0} does not exist, as the directory proves")]
     VaultAbsent(VaultRef),
+    /// A list that was to be collected has more items than wanted.
+    #[error("the list has more than {max} items")]
+    ListTooLong {
+        /// The most that were wanted.
+        max: usize,
+    },
     /// Other readers of the same log were faster again and again.
     #[error("the checkpoint of vault {0} is being replaced by other readers too often")]
     CheckpointContended(VaultRef),

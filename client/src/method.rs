@@ -98,6 +98,13 @@ methods! {
         "/ledger.v1.Ledger/GetCheckpoint",
     /// Reads keys with proofs.
     VERIFIED_GET: VerifiedGetRequest => VerifiedGetResponse = "/ledger.v1.Ledger/VerifiedGet",
+    /// Lists with proofs.
+    VERIFIED_LIST: VerifiedListRequest => VerifiedListResponse = "/ledger.v1.Ledger/VerifiedList",
+    /// Proves that a transaction is in a block.
+    GET_RECEIPT: GetReceiptRequest => GetReceiptResponse = "/ledger.v1.Ledger/GetReceipt",
+    /// Proves that a log contains an earlier state of it.
+    GET_CONSISTENCY_PROOF: GetConsistencyProofRequest => GetConsistencyProofResponse =
+        "/ledger.v1.Ledger/GetConsistencyProof",
     /// Tells whose signatures count.
     GET_TRUST_BUNDLE: GetTrustBundleRequest => GetTrustBundleResponse =
         "/ledger.v1.Ledger/GetTrustBundle",

@@ -160,7 +160,7 @@ fn block_of(wire: v1::Block, vault: VaultRef, height: u64) -> Result<Block, Clie
     Ok(Block { header, transactions })
 }
 
-fn tip_of(answer: v1::GetTipResponse) -> Result<Tip, ClientError> {
+pub(crate) fn tip_of(answer: v1::GetTipResponse) -> Result<Tip, ClientError> {
     Ok(Tip {
         height: answer.height,
         block_hash: digest("block_hash", answer.block_hash.as_ref())?,

@@ -66,6 +66,8 @@ reasons! {
     VaultNotFound = "VAULT_NOT_FOUND",
     /// The vault is deleted; its id is never used again.
     VaultDeleted = "VAULT_DELETED",
+    /// The block has no such transaction; the metadata name the height and how many it has.
+    TransactionNotFound = "TRANSACTION_NOT_FOUND",
     /// The namespace's name is taken.
     NamespaceExists = "NAMESPACE_EXISTS",
     /// The directory's own namespace is not for clients.

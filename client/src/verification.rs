@@ -61,6 +61,19 @@ pub enum VerificationError {
         /// Number of the newest bundle shown.
         offered: u64,
     },
+    /// Two proved states contradict each other: a record commits to another one before it than was there.
+    /// Whoever signed both did not compute one from the other.
+    #[error(
+        "the history of {key} is broken: the record of block {later} does not commit to what was there after block {height}"
+    )]
+    BrokenHistory {
+        /// The state key.
+        key: String,
+        /// The height before the later record's.
+        height: u64,
+        /// The block that made the later record.
+        later: u64,
+    },
     /// A trust bundle or a saved proof is malformed.
     #[error("malformed {what}: {error}")]
     Malformed {

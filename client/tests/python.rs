@@ -51,7 +51,7 @@ type Verdict = Option<Vec<String>>;
 fn rust_verdict(bytes: &[u8], bundle: &TrustBundle) -> Verdict {
     let checked: Result<_, VerificationError> =
         SavedProof::decode(bytes).and_then(|proof| proof.verify(bundle, TimeRule::Any));
-    let checked = checked.ok()?;
+    let checked = checked.ok()?.into_values()?;
     let answers = checked.keys.iter().zip(&checked.proved.values);
     Some(answers.map(|(key, value)| format!("{} {}", hex(key.as_bytes()), shown(value))).collect())
 }

@@ -309,7 +309,7 @@ async fn a_saved_proof_is_checked_without_a_network() {
         let answer = reader.verified_get(VAULT, &keys(), wanted).await.unwrap();
         let bytes = answer.saved_proof().encode();
         let read = SavedProof::decode(&bytes).unwrap();
-        let checked = read.verify(&bundle(), TimeRule::Any).unwrap();
+        let checked = read.verify(&bundle(), TimeRule::Any).unwrap().into_values().unwrap();
         assert_eq!((checked.vault, &checked.keys), (VAULT, &keys()));
         assert_eq!(checked.proved.values, answer.values());
         let mut stranger = bundle();
@@ -324,6 +324,7 @@ async fn a_saved_proof_is_checked_without_a_network() {
             let Ok(other) = decoded.and_then(|proof| proof.verify(&bundle(), TimeRule::Any)) else {
                 continue;
             };
+            let other = other.into_values().unwrap();
             assert_eq!(other.vault, VAULT, "byte {offset}");
             let answers = other.keys.iter().zip(&other.proved.values);
             for (index, (key, value)) in answers.enumerate() {
@@ -340,7 +341,7 @@ async fn a_saved_proof_is_checked_without_a_network() {
     let directory = vec![StateKey::entity("vault/7/9")];
     let answer = reader.verified_get(VaultRef::SYSTEM, &directory, wanted).await.unwrap();
     let checked = answer.saved_proof().verify(&bundle(), TimeRule::Any).unwrap();
-    assert_eq!(checked.vault, VaultRef::SYSTEM);
+    assert_eq!(checked.into_values().unwrap().vault, VaultRef::SYSTEM);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::header::{BlockHeader, HEADER_LEN};
 use crate::known_checkpoint::KnownCheckpoint;
 use crate::note::{NOTE_BYTES_MAX, NoteError, SignedNote};
 use crate::rfc9162::{PATH_LEN_MAX, PathError, verify_consistency, verify_inclusion};
-use crate::tree::ProofError;
+use crate::tree::{ListError, ProofError};
 use crate::trust::{CountError, Counted, TimeRule, TrustBundle, VoterSet};
 
 /// A header and the proof that it is in a checkpointed log.
@@ -202,6 +202,17 @@ pub enum VerifyError {
         /// The key's place in the request.
         index: usize,
     },
+    /// A page of a list proves nothing, or is not the next one.
+    #[error("the list does not hold: {0}")]
+    List(#[from] ListError),
+    /// A page of a list has more or fewer values than new leaves.
+    #[error("{values} values come with {leaves} new leaves of the list")]
+    ValueCount {
+        /// New leaves.
+        leaves: usize,
+        /// Values.
+        values: usize,
+    },
     /// A transaction is not in its block.
     #[error("the transaction is not in the block: {0}")]
     TransactionPath(PathError),
@@ -232,12 +243,8 @@ impl BlockProof {
         trust: &Trust<'_>,
         known: Option<&KnownCheckpoint>,
     ) -> Result<AuthenticatedBlock, VerifyError> {
-        let note = SignedNote::parse(&self.note)?;
-        let checkpoint = note.checkpoint()?;
-        check_origin(expected, &checkpoint.origin)?;
-        let counted = trust.bundle.count(&note, trust.voters, trust.times)?;
-        let offered = KnownCheckpoint::new(checkpoint, self.note.clone());
-        self.check_growth(&offered, known)?;
+        let growth = self.consistency.as_ref();
+        let (offered, counted) = check_note(&self.note, growth, expected, trust, known)?;
         let header = self.header;
         if header.vault != expected.vault {
             return Err(VerifyError::OtherVault { offered: header.vault.to_string() });
@@ -247,43 +254,6 @@ impl BlockProof {
         verify_inclusion(&leaf, header.height, offered.size, &self.header_path, &offered.root)
             .map_err(VerifyError::HeaderPath)?;
         Ok(AuthenticatedBlock { header, checkpoint: offered, counted })
-    }
-
-    fn check_growth(
-        &self,
-        offered: &KnownCheckpoint,
-        known: Option<&KnownCheckpoint>,
-    ) -> Result<(), VerifyError> {
-        let unexpected = |path: &Consistency| {
-            Err(VerifyError::ConsistencyUnexpected { from_size: path.from_size })
-        };
-        let Some(known) = known else {
-            return self.consistency.as_ref().map_or(Ok(()), unexpected);
-        };
-        if known.origin != offered.origin {
-            let (expected, known) = (offered.origin.to_string(), known.origin.to_string());
-            return Err(VerifyError::KnownOtherLog { expected, known });
-        }
-        let fork = |path_error| {
-            let (known, offered) = (known.clone(), offered.clone());
-            VerifyError::Fork(Box::new(Fork { known, offered, path_error }))
-        };
-        if offered.size < known.size {
-            return Err(VerifyError::Behind { known: known.size, offered: offered.size });
-        }
-        if offered.size == known.size && offered.root != known.root {
-            return Err(fork(None));
-        }
-        let is_same = offered.size == known.size;
-        let path = match &self.consistency {
-            Some(path) if path.from_size != known.size => return unexpected(path),
-            Some(path) if is_same && !path.path.is_empty() => return unexpected(path),
-            Some(consistency) => &consistency.path[..],
-            None if is_same => return Ok(()),
-            None => return Err(VerifyError::ConsistencyMissing { from_size: known.size }),
-        };
-        verify_consistency(known.size, &known.root, offered.size, &offered.root, path)
-            .map_err(|error| fork(Some(error)))
     }
 
     /// Appends the canonical bytes to `writer`.
@@ -312,6 +282,59 @@ impl BlockProof {
         };
         Ok(BlockProof { note, header, header_path, consistency })
     }
+}
+
+/// Checks that a note is about the log `expected`, counts, and extends what is known.
+pub(crate) fn check_note(
+    bytes: &[u8],
+    consistency: Option<&Consistency>,
+    expected: &Origin,
+    trust: &Trust<'_>,
+    known: Option<&KnownCheckpoint>,
+) -> Result<(KnownCheckpoint, Counted), VerifyError> {
+    let note = SignedNote::parse(bytes)?;
+    let checkpoint = note.checkpoint()?;
+    check_origin(expected, &checkpoint.origin)?;
+    let counted = trust.bundle.count(&note, trust.voters, trust.times)?;
+    let offered = KnownCheckpoint::new(checkpoint, bytes.to_vec());
+    check_growth(consistency, &offered, known)?;
+    Ok((offered, counted))
+}
+
+fn check_growth(
+    consistency: Option<&Consistency>,
+    offered: &KnownCheckpoint,
+    known: Option<&KnownCheckpoint>,
+) -> Result<(), VerifyError> {
+    let unexpected =
+        |path: &Consistency| Err(VerifyError::ConsistencyUnexpected { from_size: path.from_size });
+    let Some(known) = known else {
+        return consistency.map_or(Ok(()), unexpected);
+    };
+    if known.origin != offered.origin {
+        let (expected, known) = (offered.origin.to_string(), known.origin.to_string());
+        return Err(VerifyError::KnownOtherLog { expected, known });
+    }
+    let fork = |path_error| {
+        let (known, offered) = (known.clone(), offered.clone());
+        VerifyError::Fork(Box::new(Fork { known, offered, path_error }))
+    };
+    if offered.size < known.size {
+        return Err(VerifyError::Behind { known: known.size, offered: offered.size });
+    }
+    if offered.size == known.size && offered.root != known.root {
+        return Err(fork(None));
+    }
+    let is_same = offered.size == known.size;
+    let path = match consistency {
+        Some(path) if path.from_size != known.size => return unexpected(path),
+        Some(path) if is_same && !path.path.is_empty() => return unexpected(path),
+        Some(consistency) => &consistency.path[..],
+        None if is_same => return Ok(()),
+        None => return Err(VerifyError::ConsistencyMissing { from_size: known.size }),
+    };
+    verify_consistency(known.size, &known.root, offered.size, &offered.root, path)
+        .map_err(|error| fork(Some(error)))
 }
 
 fn check_origin(expected: &Origin, offered: &Origin) -> Result<(), VerifyError> {

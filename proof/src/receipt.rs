@@ -29,6 +29,15 @@ pub struct Receipt {
     pub path: Vec<Digest>,
 }
 
+/// Which transaction of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransactionChoice {
+    /// The one with this id, as a write is answered.
+    Id(TxId),
+    /// The one at this index, from 0.
+    Index(u32),
+}
+
 /// Which transaction a receipt is asked about, from the client's own memory.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiptRequest<'a> {
@@ -37,7 +46,7 @@ pub struct ReceiptRequest<'a> {
     /// The block that the write was answered with.
     pub height: u64,
     /// The transaction.
-    pub tx_id: TxId,
+    pub transaction: TransactionChoice,
 }
 
 /// What a receipt proves.
@@ -64,7 +73,11 @@ impl Receipt {
         verify_inclusion(&leaf, index, size, &self.path, &root)
             .map_err(VerifyError::TransactionPath)?;
         let transaction = Transaction::decode(&self.transaction)?;
-        if transaction.tx_id != request.tx_id {
+        let is_wanted = match request.transaction {
+            TransactionChoice::Id(tx_id) => transaction.tx_id == tx_id,
+            TransactionChoice::Index(index) => self.index == index,
+        };
+        if !is_wanted {
             return Err(VerifyError::OtherTransaction);
         }
         Ok(VerifiedReceipt { block, transaction })

@@ -7,6 +7,7 @@ use crate::block_proof::{AuthenticatedBlock, BlockProof, ReadAt, Trust, VerifyEr
 use crate::checkpoint::Origin;
 use crate::encoding::{DecodeError, Reader, Writer};
 use crate::hash;
+use crate::header::BlockHeader;
 use crate::known_checkpoint::KnownCheckpoint;
 use crate::record::Record;
 use crate::tree::{KeyProof, Presence};
@@ -89,11 +90,7 @@ impl VerifiedRead {
             return Err(VerifyError::ItemCount { asked, answered });
         }
         let block = self.block.verify(request.origin, request.at, trust, known)?;
-        let header_time = block.header.timestamp_ns / NANOSECONDS_PER_SECOND;
-        let expiry_time = match (request.at, trust.times) {
-            (ReadAt::Latest { .. }, TimeRule::Now(now)) => now.max(header_time),
-            _ => header_time,
-        };
+        let expiry_time = expiry_time(&block.header, request.at, trust.times);
         let items = self.items.iter().zip(request.keys).enumerate();
         let values = items
             .map(|(index, (item, key))| {
@@ -148,6 +145,16 @@ impl VerifiedRead {
         }
         reader.finish()?;
         Ok(VerifiedRead { block, items })
+    }
+}
+
+/// The Unix second at which expiry is judged: the header's, and for the latest block the verifier's clock if
+/// that is later.
+pub(crate) fn expiry_time(header: &BlockHeader, at: ReadAt, times: TimeRule) -> u64 {
+    let header_time = header.timestamp_ns / NANOSECONDS_PER_SECOND;
+    match (at, times) {
+        (ReadAt::Latest { .. }, TimeRule::Now(now)) => now.max(header_time),
+        _ => header_time,
     }
 }
 

@@ -12,8 +12,8 @@ use ledger_proof::rfc9162::{PathError, verify_inclusion};
 use ledger_proof::tree::bits;
 use ledger_proof::{
     Consistency, CountError, KeyProof, KnownCheckpoint, Origin, Presence, ProofError, ReadAt,
-    ReadRequest, Receipt, ReceiptRequest, Threshold, TimeRule, Trust, TrustBundle, VerifiedAnswer,
-    VerifiedRead, VerifiedValue, VerifyError, VoterSet, hash, tx_tree,
+    ReadRequest, Receipt, ReceiptRequest, Threshold, TimeRule, TransactionChoice, Trust,
+    TrustBundle, VerifiedAnswer, VerifiedRead, VerifiedValue, VerifyError, VoterSet, hash, tx_tree,
 };
 use ledger_types::{Digest, StateKey, TxId, VaultRef};
 use proptest::prelude::*;
@@ -99,10 +99,17 @@ fn a_proof_does_not_serve_another_tree_size_than_the_headers() {
     let receipt = vault.receipt(1, 2);
     let (bundle, sets) = (bundle(), [voters(&[1, 2, 3])]);
     let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
-    let check = |receipt: &Receipt, tx_id: u8, height: u64| {
-        let tx_id = TxId([tx_id; 16]);
-        receipt.verify(&ReceiptRequest { origin: &vault.origin, height, tx_id }, &trust, None)
+    let verify = |receipt: &Receipt, transaction: TransactionChoice, height: u64| {
+        receipt.verify(&ReceiptRequest { origin: &vault.origin, height, transaction }, &trust, None)
     };
+    let check = |receipt: &Receipt, tx_id: u8, height: u64| {
+        verify(receipt, TransactionChoice::Id(TxId([tx_id; 16])), height)
+    };
+    assert_eq!(verify(&receipt, TransactionChoice::Index(2), 1), check(&receipt, 3, 1));
+    for index in [0, 1, 3] {
+        let refused = verify(&receipt, TransactionChoice::Index(index), 1);
+        assert_eq!(refused, Err(VerifyError::OtherTransaction));
+    }
     assert_eq!(Receipt::decode(&receipt.encode()).as_ref(), Ok(&receipt));
     assert_eq!(check(&receipt, 3, 1).unwrap().transaction.tx_id, TxId([3; 16]));
     assert_eq!(check(&receipt, 4, 1), Err(VerifyError::OtherTransaction));

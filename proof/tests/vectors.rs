@@ -25,9 +25,10 @@ use ledger_proof::system_entity::{
 use ledger_proof::tree::bits;
 use ledger_proof::{
     AppliedOperation, BlockHeader, Checkpoint, Descriptor, EntryPosition, Frontier, KeyProof,
-    KnownCheckpoint, ListProof, LogNodes, Origin, PageProof, Presence, ReadAt, ReadFault,
-    ReadRequest, Receipt, ReceiptRequest, Record, Recovery, StateTree, Threshold, TimeRule,
-    Transaction, TreeStore, Trust, TrustBundle, VerifiedRead, VerifiedValue, Voter, VoterSet, hash,
+    KnownCheckpoint, ListError, ListPage, ListProof, ListQuestion, LogNodes, Origin, PageProof,
+    Presence, ReadAt, ReadFault, ReadRequest, Receipt, ReceiptRequest, Record, Recovery, StateTree,
+    Threshold, TimeRule, Transaction, TransactionChoice, TreeStore, Trust, TrustBundle,
+    VerifiedItem, VerifiedList, VerifiedRead, VerifiedValue, VerifyError, Voter, VoterSet, hash,
     tx_tree, verify_list,
 };
 use ledger_types::{
@@ -1160,6 +1161,114 @@ fn judge_read(vector: &Value) -> Value {
 }
 
 #[test]
+fn verified_list() {
+    let mut vault = list_vault();
+    let team = StateKey::entity_prefix("team:");
+    let other = vault.verified_list(&StateKey::entity_prefix("tea"), 2);
+    let (first, later) = vault.verified_list(&team, 2);
+    let (whole, nothing) = vault.verified_list(&team, 100);
+    assert!(!later.is_empty() && nothing.is_empty());
+    let mut vectors = Vec::new();
+    let mut add = |name: &str, at: Value, prefix: &[u8], pages: Vec<Vec<u8>>, expect: Value| {
+        let mut vector = answer_vector(name, None, &pages[0], expect);
+        vector["origin"] = json!("test.ledger/ns/7/vault/9/0");
+        vector["at"] = at;
+        vector["prefix"] = json!(hex::encode(prefix));
+        vector["later"] = json!(pages[1..].iter().map(hex::encode).collect::<Vec<_>>());
+        vectors.push(vector);
+    };
+    let latest = || json!({"latest": {"min_height": 0}});
+    let no = || json!("refused");
+    let item = |key: &str, value: &[u8]| json!({"key": hex::encode(StateKey::entity(key)), "value": hex::encode(value)});
+    let lasting = json!([item("team:1", b"one"), item("team:3", b"three")]);
+    let pages = |first: &VerifiedList, later: &[ListPage]| {
+        let later = later.iter().map(ListPage::encode);
+        [first.encode()].into_iter().chain(later).collect::<Vec<_>>()
+    };
+    add("in pages", latest(), &team, pages(&first, &later), lasting.clone());
+    add("at once", latest(), &team, pages(&whole, &[]), lasting);
+    // At a height the block's time counts, at which two more had not expired.
+    let then = json!([
+        item("team:1", b"one"),
+        item("team:10", b"ten"),
+        item("team:2", b"two"),
+        item("team:3", b"three"),
+    ]);
+    add("at its height", json!({"height": 2}), &team, pages(&first, &later), then);
+    for (name, prefix) in
+        [("a subject", StateKey::subject_prefix("user:b", None)), ("no resource", vec![2, b'x', 0])]
+    {
+        let (list, _) = vault.verified_list(&prefix, 100);
+        let keys = match &list.page.proof {
+            ListProof::Whole(proof) => proof.leaves.iter().map(|leaf| leaf.key.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let items: Vec<Value> =
+            keys.iter().map(|key| json!({"key": hex::encode(key), "value": ""})).collect();
+        add(name, latest(), &prefix, pages(&list, &[]), json!(items));
+    }
+    add("another height", json!({"height": 1}), &team, pages(&first, &later), no());
+    add("without its last page", latest(), &team, pages(&first, &later[..later.len() - 1]), no());
+    let doubled: Vec<ListPage> = later.iter().chain(&later).cloned().collect();
+    add("pages twice", latest(), &team, pages(&first, &doubled), no());
+    let fewer = vault.verified_list(&team, 1);
+    add("a page left out", latest(), &team, pages(&fewer.0, &fewer.1[1..]), no());
+    add("of another prefix", latest(), &team, pages(&other.0, &other.1), no());
+    for (name, change) in damaged_first_pages() {
+        let mut damaged = first.clone();
+        change(&mut damaged);
+        add(name, latest(), &team, pages(&damaged, &later), no());
+    }
+    let mut longer = pages(&first, &later);
+    longer[0].push(0);
+    add("a byte too many", latest(), &team, longer, no());
+    golden("verified_list", vectors, judge_list);
+}
+
+/// What may be wrong with the first page of a list.
+fn damaged_first_pages() -> [Damage<'static, VerifiedList>; 6] {
+    [
+        ("another value", &|list| list.page.values[0] = b"two".to_vec()),
+        ("values swapped", &|list| list.page.values.swap(0, 1)),
+        ("a value too few", &|list| drop(list.page.values.pop())),
+        ("a value too many", &|list| list.page.values.push(Vec::new())),
+        ("another state root", &|list| list.block.header.state_root = Digest([1; 32])),
+        ("an item left out", &|list| {
+            let ListProof::Page(proof) = &mut list.page.proof else { panic!("not a page") };
+            proof.leaves.remove(0);
+            list.page.values.remove(0);
+        }),
+    ]
+}
+
+fn judge_list(vector: &Value) -> Value {
+    let origin = Origin::parse(&text(vector, "origin")).unwrap();
+    let bundle = TrustBundle::decode(&bytes(vector, "bundle")).unwrap();
+    let sets = sets_from(vector);
+    let times = TimeRule::Now(number(vector, "now"));
+    let trust = Trust { bundle: &bundle, voters: &sets, times };
+    let at = match vector["at"]["height"].as_u64() {
+        Some(height) => ReadAt::Height(height),
+        None => ReadAt::Latest { min_height: number(&vector["at"]["latest"], "min_height") },
+    };
+    let prefix = bytes(vector, "prefix");
+    let question = ListQuestion { origin: &origin, at, prefix: &prefix };
+    let whole = || -> Result<Vec<VerifiedItem>, VerifyError> {
+        let first = VerifiedList::decode(&bytes(vector, "answer"))?;
+        let (mut progress, mut items) = first.verify(&question, &trust, None)?;
+        for page in vector["later"].as_array().unwrap() {
+            let page = ListPage::decode(&hex::decode(page.as_str().unwrap()).unwrap())?;
+            items.append(&mut progress.accept(&page)?);
+        }
+        if progress.is_complete() { Ok(items) } else { Err(ListError::Unfinished.into()) }
+    };
+    refused(whole(), |items| {
+        let item = |item: &VerifiedItem| json!({"key": hex::encode(&item.key), "value": hex::encode(&item.value)});
+        json!(items.iter().map(item).collect::<Vec<_>>())
+    })
+}
+
+#[test]
 fn bundle_link() {
     let mut next = bundle();
     next.sequence = 2;
@@ -1233,7 +1342,8 @@ fn receipt() {
         let trust = Trust { bundle: &bundle, voters: &sets, times };
         let tx_id = TxId::from_slice(&bytes(vector, "tx_id")).unwrap();
         let height = number(vector, "height");
-        let request = ReceiptRequest { origin: &origin, height, tx_id };
+        let request =
+            ReceiptRequest { origin: &origin, height, transaction: TransactionChoice::Id(tx_id) };
         refused(
             receipt.verify(&request, &trust, None),
             |verified| json!({"index": receipt.index, "tx_count": verified.block.header.tx_count}),

@@ -12,6 +12,7 @@ pub mod dedup;
 mod error;
 pub mod ids;
 pub mod limits;
+pub mod lists;
 pub mod operations;
 pub mod peers;
 pub mod reads;

@@ -67,8 +67,8 @@ pub use ledger_shard_core::effects::{
 };
 pub use ledger_shard_core::entry::{Command, CommandKind, FEATURE_LEVEL};
 pub use ledger_shard_core::query::{
-    self, Entity, EntityQuery, Page, PageLimits, QueryError, Relationship, RelationshipQuery,
-    StoredBlock,
+    self, Entity, EntityQuery, ListRequest, LogSizes, Page, PageLimits, ProvedList, QueryError,
+    Relationship, RelationshipQuery, StateProof, StoredBlock,
 };
 pub use ledger_shard_core::rows::{
     self, GroupRow, SequenceContract, VaultRow, VaultStatus, checkpoint_key, decode_checkpoint,

@@ -1,7 +1,7 @@
 //! Reads of state, on the caller's own thread, past the driver.
 //!
 //! Owns which view of the rows a read sees: one snapshot for each call, or the store itself under the
-//! state machine's lock for proofs. Must never decide whether a read is fresh enough: for a linearizable
+//! state machine's lock for proofs of the tip; and the trees of earlier heights that are kept. Must never decide whether a read is fresh enough: for a linearizable
 //! one, [`crate::ShardHandle::read`] has said so before.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use ledger_proof::BlockHeader;
 use ledger_proof::header::HEADER_LEN;
 use ledger_shard_core::apply::{Applier, TipProof};
 use ledger_shard_core::query::{
-    self, Entity, EntityQuery, Page, PageLimits, QueryError, Relationship, RelationshipQuery,
-    StoredBlock,
+    self, Entity, EntityQuery, ListRequest, LogSizes, PAST_KEYS_MAX, Page, PageLimits, PastTree,
+    PastTrees, ProvedList, QueryError, Relationship, RelationshipQuery, StateProof, StoredBlock,
 };
 use ledger_shard_core::rows::VaultRow;
 use ledger_types::{Digest, StateKey, VaultRef};
@@ -20,11 +20,15 @@ use parking_lot::Mutex;
 use crate::store::Store;
 use crate::view::{LiveView, SnapshotView};
 
+/// Bytes of state trees of earlier heights that are kept for the next proof.
+const PAST_TREES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Reads a node's state. Cheap to clone; usable from any thread, though a read may touch the disk.
 #[derive(Clone)]
 pub struct Reader {
     store: Arc<Store>,
     applier: Arc<Mutex<Applier>>,
+    past: Arc<Mutex<PastTrees>>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -35,7 +39,8 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(store: Arc<Store>, applier: Arc<Mutex<Applier>>) -> Reader {
-        Reader { store, applier }
+        let past = Arc::new(Mutex::new(PastTrees::new(PAST_TREES_BYTES_MAX)));
+        Reader { store, applier, past }
     }
 
     /// A view of all rows as they are now, for several queries that must agree. Short-lived.
@@ -162,5 +167,61 @@ impl Reader {
     ) -> Result<TipProof, QueryError> {
         let mut applier = self.applier.lock();
         applier.prove(vault, keys, known_size, &LiveView::new(&self.store))
+    }
+
+    /// Proves a list at a vault's tip, or a page of it, and the way from `known_size` blocks to the tip. `None`
+    /// if the key that the caller kept is not there. Holds the state machine as [`Reader::prove`] does.
+    pub fn prove_list(
+        &self,
+        vault: VaultRef,
+        request: &ListRequest<'_>,
+        known_size: Option<u64>,
+    ) -> Result<Option<ProvedList>, QueryError> {
+        let mut applier = self.applier.lock();
+        applier.prove_list(vault, request, known_size, &LiveView::new(&self.store))
+    }
+
+    /// Proves what the state after block `height` held for `keys`, in a log of `sizes`. The first proof of a
+    /// height reads stored pages and the blocks between; nothing waits meanwhile.
+    pub fn prove_at(
+        &self,
+        vault: VaultRef,
+        height: u64,
+        keys: &[StateKey],
+        sizes: LogSizes,
+    ) -> Result<StateProof, QueryError> {
+        self.with_past(vault, height, |tree, view| tree.prove(view, keys, sizes))
+    }
+
+    /// Proves a list of the state after block `height`, or a page of it. `None` if the key that the caller
+    /// kept was not there.
+    pub fn prove_list_at(
+        &self,
+        vault: VaultRef,
+        height: u64,
+        request: &ListRequest<'_>,
+        sizes: LogSizes,
+    ) -> Result<Option<ProvedList>, QueryError> {
+        self.with_past(vault, height, |tree, view| tree.prove_list(view, request, sizes))
+    }
+
+    /// Works on the tree of a height: one that is kept, or one opened now. The lock is not held meanwhile.
+    fn with_past<T>(
+        &self,
+        vault: VaultRef,
+        height: u64,
+        work: impl FnOnce(&mut PastTree, &SnapshotView<'_>) -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
+        let view = self.view();
+        let kept = self.past.lock().take(vault, height);
+        let mut tree = match kept {
+            Some(tree) => tree,
+            None => PastTree::open(&view, vault, height, PAST_KEYS_MAX)?,
+        };
+        let done = work(&mut tree, &view);
+        if !matches!(done, Err(QueryError::Fault(_))) {
+            self.past.lock().put(tree);
+        }
+        done
     }
 }

@@ -4,13 +4,18 @@
 //! Owns the claims of the shipped check of a received snapshot, computed another way and on the rows that a node has.
 //! Must never repair anything, nor mind rows whose checksums show damage: other invariants are about those.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ledger_proof::tree::bits;
-use ledger_proof::{BlockHeader, Frontier, Record, hash, tx_tree};
+use ledger_proof::{
+    BlockHeader, Frontier, PageReference, PageSummary, Record, TreeAnchor, hash, tx_tree,
+};
 use ledger_shard_core::apply::{Applier, ApplyConfig};
 use ledger_shard_core::query;
 use ledger_shard_core::rows::{
-    GroupRow, LogNodeRow, OwnedRow, SessionRow, VaultRow, block_body_key, block_header_key,
-    block_log_node_key, decode_body, owned_row_key, split_history_key, split_latest,
+    GroupRow, LogNodeRow, OwnedRow, RetiredPage, SessionRow, TreeRow, VaultRow, block_body_key,
+    block_header_key, block_log_node_key, decode_body, owned_row_key, split_history_key,
+    split_latest, split_tree_key,
 };
 use ledger_shard_core::view::Family;
 use ledger_types::{Digest, GroupId, StateKey, VaultRef};
@@ -202,15 +207,79 @@ fn check_pages(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), Strin
     if proof.keys.iter().any(|key| key.value.is_none()) {
         return Err("its tree does not lead to a key of its rows".to_owned());
     }
-    let is_later = |key: &[u8]| {
-        // Vault, page id, inverted height.
-        let height = key.get(VaultRef::LEN + 8..).and_then(|height| height.try_into().ok());
-        height.is_none_or(|height| !u64::from_be_bytes(height) > row.tree_anchor.height)
-    };
-    match disk.range(Family::Tree, &from, &to).any(|(key, _)| is_later(key)) {
-        true => Err("a page is of a later block".to_owned()),
-        false => Ok(()),
+    check_versions(disk, vault, row)
+}
+
+/// Pages by id and height of their flush.
+type Pages<'a> = BTreeMap<(u64, u64), &'a [u8]>;
+
+/// The rows of the tree family are the pages of the anchors' trees, these anchors, and for each page that one has
+/// and the next has not, that it was retired then.
+fn check_versions(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), String> {
+    let (from, to) = vault_range(vault);
+    let (mut pages, mut anchors, mut retired) = (Pages::new(), Vec::new(), BTreeSet::new());
+    for (key, value) in disk.range(Family::Tree, &from, &to) {
+        match split_tree_key(key) {
+            Some(TreeRow::Page { id, height }) => drop(pages.insert((id, height), value)),
+            Some(TreeRow::Retired(page)) if value.is_empty() => drop(retired.insert(page)),
+            Some(TreeRow::Anchor { height }) => {
+                let anchor = TreeAnchor::decode(value).ok();
+                let anchor = anchor.filter(|anchor| anchor.height == height);
+                anchors.push(anchor.ok_or("an anchor of its tree is none")?);
+            }
+            _ => return Err(format!("a row of its tree is none: {key:x?}")),
+        }
     }
+    anchors.push(row.tree_anchor.clone());
+    let (mut all, mut gone, mut before) = (BTreeSet::new(), BTreeSet::new(), None);
+    for anchor in &anchors {
+        let header = only(disk, Family::Blocks, &block_header_key(vault, anchor.height));
+        let header = header.and_then(|bytes| BlockHeader::decode(bytes).ok());
+        let state = header.map(|header| (header.state_root, header.state_keys));
+        if state != Some((anchor.root, anchor.leaf_count)) {
+            return Err(format!("its tree at {} is not that of the block", anchor.height));
+        }
+        let reached = reach(&pages, anchor)?;
+        if let Some((height, old)) = before.replace((anchor.height, reached.clone())) {
+            let retired_height = anchor.height;
+            if height >= retired_height {
+                return Err("the last anchor of its tree is not the newest".to_owned());
+            }
+            let lost = old.difference(&reached);
+            gone.extend(lost.map(|&(id, height)| RetiredPage { retired_height, id, height }));
+        }
+        all.extend(reached);
+    }
+    match pages.keys().eq(&all) && retired == gone {
+        true => Ok(()),
+        false => {
+            Err("its tree has pages that no anchor leads to, or are not as retired".to_owned())
+        }
+    }
+}
+
+/// The pages of an anchor's tree.
+fn reach(pages: &Pages<'_>, anchor: &TreeAnchor) -> Result<BTreeSet<(u64, u64)>, String> {
+    let mut reached = BTreeSet::new();
+    let mut waiting = Vec::new();
+    if let Some((id, height)) = anchor.root_page {
+        let TreeAnchor { root, leaf_count, .. } = *anchor;
+        waiting.push(PageReference { id, height, root, leaf_count });
+    }
+    while let Some(page) = waiting.pop() {
+        let place = (page.id, page.height);
+        let bytes = pages.get(&place).ok_or("its tree lacks a page")?;
+        let found = PageSummary::read(bytes).map_err(|error| format!("its tree: {error}"))?;
+        if (found.root, found.leaf_count) != (page.root, page.leaf_count) {
+            return Err("its tree has a page with another root".to_owned());
+        }
+        if page.height > anchor.height {
+            return Err("a page is of a later block".to_owned());
+        }
+        reached.insert(place);
+        waiting.extend(found.pages);
+    }
+    Ok(reached)
 }
 
 /// The value of a row, damaged or not.

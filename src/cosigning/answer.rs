@@ -155,7 +155,9 @@ fn judge(asked: &Cosign, seen: &Seen, round: Round) -> Result<(), Refused> {
 fn not_read(error: QueryError) -> Refused {
     match error {
         QueryError::UnknownVault => (Reason::NoReplica, error.to_string()),
-        QueryError::HeightUnavailable { .. } => (Reason::Behind, error.to_string()),
+        QueryError::HeightUnavailable { .. } | QueryError::TooManyChanges { .. } => {
+            (Reason::Behind, error.to_string())
+        }
         QueryError::Fault(_) => (Reason::Store, error.to_string()),
     }
 }

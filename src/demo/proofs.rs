@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger_client::{
-    Client, ClientError, Consistency, SavedProof, VerificationError, VerifiedGet, VerifiedOptions,
+    Client, ClientError, SavedProof, VerificationError, VerifiedGet, VerifiedOptions,
 };
 use ledger_proof::header::HEADER_LEN;
 use ledger_proof::{TimeRule, TrustBundle, VerifiedValue};
@@ -67,7 +67,7 @@ pub(super) async fn run(
 ) -> Result<ProofsReport, ProofsError> {
     let file = files.first().ok_or(ProofsError::Unusable("nothing was loaded"))?;
     let vault = vaults[file.vault_index(vaults.len())];
-    let options = VerifiedOptions { consistency: Consistency::Linearizable, min_height: 0 };
+    let options = VerifiedOptions::linearizable();
 
     narrator.step("Prove that a relationship is there");
     let key = StateKey::by_resource(&file.resource, "owner", &file.owner);

@@ -22,6 +22,8 @@ use tonic::{Request, Status};
 
 /// The metadata key of a request that another node has passed on.
 const FORWARDED: &str = "ledger-forwarded";
+/// Longest wait for a node's answer. Without it one lost answer would keep a comparison waiting for ever.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Pause between two comparisons.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -92,6 +94,7 @@ impl Replica {
     pub fn at(address: &str) -> Result<Replica, ReplicaError> {
         let endpoint = crate::context::endpoint(address);
         let endpoint = endpoint.ok_or_else(|| ReplicaError::Address(address.to_owned()))?;
+        let endpoint = endpoint.timeout(ANSWER_MAX);
         let channel = InterceptedService::new(endpoint.connect_lazy(), StayHere);
         Ok(Replica { address: address.to_owned(), channel })
     }

@@ -1,6 +1,6 @@
 //! The ledger's own service: which of its methods is answered where.
 //!
-//! Owns the method table and what `GetServerInfo` tells. The work is in `verified`, `report` and `trust`.
+//! Owns the method table and what `GetServerInfo` tells. The work is in `verified`, `receipts`, `report` and `trust`.
 
 use ledger_proto::convert::limits::wire_limits;
 use ledger_proto::v1;
@@ -33,7 +33,8 @@ impl Ledger for Edge {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let mut features = vec!["client-sequences".to_owned(), "verified-get".to_owned()];
+        let mut features =
+            ["client-sequences", "verified-get", "verified-list"].map(str::to_owned).to_vec();
         if self.slot.peek().is_some_and(|context| context.config.auto_create_vaults) {
             features.push("auto-create-vaults".to_owned());
         }
@@ -57,6 +58,27 @@ impl Ledger for Edge {
         request: Request<v1::VerifiedGetRequest>,
     ) -> Result<Response<v1::VerifiedGetResponse>, Status> {
         Ok(self.get_verified(request).await?)
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        Ok(self.receipt(request).await?)
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        Ok(self.consistency_proof(request).await?)
+    }
+
+    async fn verified_list(
+        &self,
+        request: Request<v1::VerifiedListRequest>,
+    ) -> Result<Response<v1::VerifiedListResponse>, Status> {
+        Ok(self.list_verified(request).await?)
     }
 
     async fn get_trust_bundle(

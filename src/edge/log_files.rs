@@ -14,6 +14,7 @@ use thiserror::Error;
 use tonic::Request;
 
 use super::Edge;
+use super::route::query_failure;
 use super::status::Failure;
 use crate::context::NodeContext;
 
@@ -134,7 +135,7 @@ where
         read(&view).map_err(|error| match error {
             QueryError::UnknownVault => LogFileError::NotHere(path.vault),
             QueryError::HeightUnavailable { .. } => LogFileError::BeyondLog { size: row.log_size },
-            QueryError::Fault(fault) => Failure::Store(fault.to_string()).into(),
+            error => query_failure(error).into(),
         })
     });
     let ended = |_| LogFileError::Failure(Failure::Internal("reading a log's file ended early"));

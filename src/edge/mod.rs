@@ -4,15 +4,18 @@
 //! own route: the owner of a vault is checked where commands are proposed and applied.
 
 mod admin;
+mod at_leader;
 mod blocks;
 mod deadline;
 mod discovery;
 mod health;
+mod historical;
 mod ledger;
 mod log_files;
 mod namespaces;
 mod page_token;
 mod read;
+mod receipts;
 mod report;
 mod route;
 mod server;
@@ -21,6 +24,8 @@ pub mod status;
 mod trust;
 mod vaults;
 mod verified;
+mod verified_list;
+mod verified_past;
 mod watch;
 mod write;
 

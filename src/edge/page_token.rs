@@ -54,8 +54,14 @@ impl Query {
 
     /// Adds a text.
     #[must_use]
-    pub(super) fn text(mut self, text: &str) -> Query {
-        self.push(text.as_bytes());
+    pub(super) fn text(self, text: &str) -> Query {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Adds bytes.
+    #[must_use]
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Query {
+        self.push(bytes);
         self
     }
 

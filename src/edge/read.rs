@@ -159,16 +159,16 @@ impl v1::read_service_server::ReadService for Edge {
 
     async fn verified_read(
         &self,
-        _request: Request<v1::VerifiedReadRequest>,
+        request: Request<v1::VerifiedReadRequest>,
     ) -> Result<Response<v1::VerifiedReadResponse>, Status> {
-        Err(Failure::NotYetBuilt { method: "ReadService/VerifiedRead" }.into())
+        Ok(self.read_with_header(request).await?)
     }
 
     async fn historical_read(
         &self,
-        _request: Request<v1::HistoricalReadRequest>,
+        request: Request<v1::HistoricalReadRequest>,
     ) -> Result<Response<v1::HistoricalReadResponse>, Status> {
-        Err(Failure::NotYetBuilt { method: "ReadService/HistoricalRead" }.into())
+        Ok(self.read_at_height(request).await?)
     }
 
     type WatchBlocksStream = watch::BlockStream;
@@ -308,7 +308,8 @@ impl ListAsked {
 }
 
 impl Edge {
-    fn cursor(
+    /// Where a list goes on, if the token is one of this query.
+    pub(super) fn cursor(
         &self,
         call: &Call,
         query: &Query,
@@ -330,10 +331,10 @@ impl Edge {
         &self,
         request: Request<v1::ListEntitiesRequest>,
     ) -> Result<Response<v1::ListEntitiesResponse>, Failure> {
-        let (metadata, _, mut message) = request.into_parts();
+        let (metadata, _, message) = request.into_parts();
         let call = Call::begin(&self.slot, &metadata)?;
         let vault = ids::vault_ref(message.namespace_id, message.vault_id)?;
-        message.key_prefix = reads::key_prefix(message.key_prefix)?;
+        reads::key_prefix("key_prefix", &message.key_prefix)?;
         let query = entities_query(vault, &message);
         let asked = ListAsked {
             vault,
@@ -446,7 +447,8 @@ fn relationships_query(
         .option(filter.subject.as_deref())
 }
 
-fn list_query(method: &str, vault: VaultRef, at_height: Option<u64>) -> Query {
+/// Begins the description of a list of a vault at a height.
+pub(super) fn list_query(method: &str, vault: VaultRef, at_height: Option<u64>) -> Query {
     Query::new(method)
         .number(vault.namespace.0)
         .number(vault.vault.0)

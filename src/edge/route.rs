@@ -529,6 +529,11 @@ pub(crate) fn query_failure(error: QueryError) -> Failure {
     match error {
         QueryError::UnknownVault => Failure::WrongShard { owner_epoch: None },
         QueryError::HeightUnavailable { floor, tip } => Failure::HeightUnavailable { floor, tip },
+        QueryError::TooManyChanges { keys_max, .. } => {
+            let max = keys_max as u64;
+            let (field, limit) = ("at_height".to_owned(), "past_keys_max");
+            Failure::Limit { field, limit, actual: max + 1, max }
+        }
         QueryError::Fault(fault) => Failure::Store(fault.to_string()),
     }
 }

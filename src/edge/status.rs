@@ -90,6 +90,14 @@ pub enum Failure {
     /// The namespace existed and its id is never used again.
     #[error("the namespace was deleted")]
     DeletedNamespace,
+    /// The block has no such transaction.
+    #[error("block {height} has no such transaction; it has {count}")]
+    NoSuchTransaction {
+        /// The block's height.
+        height: u64,
+        /// How many transactions it has.
+        count: u64,
+    },
     /// No health is kept under the name.
     #[error("{0:?} is not a service whose health is known")]
     UnknownService(String),
@@ -250,6 +258,9 @@ impl Failure {
             Failure::UnknownVault(_) => Mapping::new(Code::NotFound, "VAULT_NOT_FOUND"),
             Failure::DeletedVault(_) => Mapping::new(Code::NotFound, "VAULT_DELETED"),
             Failure::DeletedNamespace => Mapping::new(Code::NotFound, "NAMESPACE_DELETED"),
+            Failure::NoSuchTransaction { .. } => {
+                Mapping::new(Code::NotFound, "TRANSACTION_NOT_FOUND")
+            }
             Failure::UnknownService(_) => Mapping::new(Code::NotFound, "UNKNOWN_SERVICE"),
             Failure::NameTaken(_) => Mapping::new(Code::AlreadyExists, "NAMESPACE_EXISTS"),
             Failure::SystemNamespace => Mapping::new(Code::PermissionDenied, "SYSTEM_NAMESPACE"),
@@ -336,6 +347,10 @@ impl Failure {
             Failure::HeightUnavailable { floor, tip } => {
                 tell("floor", floor.to_string());
                 tell("tip", tip.to_string());
+            }
+            Failure::NoSuchTransaction { height, count } => {
+                tell("height", height.to_string());
+                tell("count", count.to_string());
             }
             Failure::ContractMixed { contract, last } => {
                 tell("contract", (*contract).to_owned());

@@ -76,6 +76,7 @@ impl Edge {
             min_height: None,
             known_size: None,
             consistency: v1::ReadConsistency::Linearizable.into(),
+            at_height: None,
         };
         let mut request = Request::new(message);
         request.set_timeout(call.deadline.check()?);

@@ -43,11 +43,14 @@ struct Asked {
     consistency: Consistency,
 }
 
-/// A tip with proofs of some keys, and the note that covers exactly it.
-struct Proved {
-    tip: Arc<TipProof>,
-    keys: Vec<ProvedKey>,
-    signed: Arc<SignedCheckpoint>,
+/// A block with proofs of some keys, and the note over exactly the log that it is proved in.
+pub(super) struct Proved {
+    /// The block and its place in the log.
+    pub(super) tip: Arc<TipProof>,
+    /// One proof for each key, in order.
+    pub(super) keys: Vec<ProvedKey>,
+    /// The note over the log.
+    pub(super) signed: Arc<SignedCheckpoint>,
 }
 
 /// A request that waits for a signature.
@@ -131,7 +134,7 @@ impl Edge {
         }
     }
 
-    async fn checkpoint_here(
+    pub(super) async fn checkpoint_here(
         &self,
         call: &Call,
         owner: Owner,
@@ -159,6 +162,9 @@ impl Edge {
     ) -> Result<Response<v1::VerifiedGetResponse>, Failure> {
         let (metadata, _, message) = request.into_parts();
         let call = Call::begin(&self.slot, &metadata)?;
+        if let Some(height) = message.at_height {
+            return self.get_verified_at(&call, message, height).await;
+        }
         let asked = Asked {
             vault: ids::vault_ref(message.namespace_id, message.vault_id)?,
             keys: reads::verified_keys(&message.keys)?,
@@ -298,7 +304,12 @@ impl Edge {
 
     /// Waits until the vault's log here has so many blocks. The leader has every block that was
     /// acknowledged, so one that does not come was never there.
-    async fn wait_for_size(&self, call: &Call, owner: Owner, size: u64) -> Result<(), Failure> {
+    pub(super) async fn wait_for_size(
+        &self,
+        call: &Call,
+        owner: Owner,
+        size: u64,
+    ) -> Result<(), Failure> {
         let mut tips = call.context.blocks.subscribe(owner.vault, 0);
         let reached = async {
             loop {
@@ -320,7 +331,8 @@ impl Edge {
     }
 }
 
-fn state_of(vault: VaultRef, tip: &TipProof) -> LogState {
+/// What a signer must have signed for a proof.
+pub(super) fn state_of(vault: VaultRef, tip: &TipProof) -> LogState {
     LogState { vault, log_epoch: tip.log_epoch, size: tip.log_size, root: tip.log_root }
 }
 
@@ -343,12 +355,12 @@ fn prove(call: &Call, vault: VaultRef, keys: &[StateKey]) -> Result<TipProof, Fa
 }
 
 /// The answer in its canonical form.
-fn package(
+pub(super) fn package(
     proved: Proved,
     consistency: Option<LogGrowth>,
 ) -> Result<v1::VerifiedGetResponse, Failure> {
     let Proved { tip, keys, signed } = proved;
-    assert_eq!(tip.log_size, signed.state.size, "the note is of the proof's own tip");
+    assert_eq!(tip.log_size, signed.state.size, "the note is of the proof's own log");
     let header = BlockHeader::decode(&tip.header)
         .map_err(|error| Failure::Store(format!("a stored header: {error}")))?;
     let values = keys.iter().filter_map(|key| key.value.as_ref());

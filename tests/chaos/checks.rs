@@ -37,6 +37,7 @@ pub(crate) async fn judge(
     if done < ACKNOWLEDGED_MIN {
         recorder.violation(format!("only {done} operations were answered: this shows nothing"));
     }
+    recorder.note("the order of operations is judged");
     let mut blocks_read = 0;
     for replica in replicas {
         for (&vault, tip) in tips {

@@ -74,12 +74,33 @@ pub(crate) async fn run(nodes: &mut Nodes, plan: Plan) -> Report {
     tell(format_args!("begins mix {name}, seed {seed}, {sabotage}"));
     let recorder = Arc::new(Recorder::new());
     let round = round(nodes, plan, recorder.clone());
-    let report = tokio::time::timeout(plan.time + ROUND_EXTRA_MAX, round).await;
+    let time = plan.time;
+    let report = tokio::time::timeout(time + ROUND_EXTRA_MAX, round).await;
     report.unwrap_or_else(|_| {
         let diary = recorder.diary();
         let last = diary[diary.len().saturating_sub(DIARY_SHOWN)..].join("\n");
-        panic!("mix {name}, seed {seed}, {sabotage} does not end; the last was:\n{last}")
+        recorder.violation("the round does not end".to_owned());
+        let kept = unfinished(name, seed, time, &recorder).keep(&nodes.log_files());
+        let kept = kept.display();
+        panic!("mix {name}, seed {seed}, {sabotage} does not end; all is in {kept}; the last was:\n{last}")
     })
+}
+
+/// What there is to tell of a round that did not end.
+fn unfinished(mix: &str, seed: u64, time: Duration, recorder: &Recorder) -> Report {
+    Report {
+        mix: mix.to_owned(),
+        seed,
+        time,
+        healed_after: Duration::ZERO,
+        faults: Default::default(),
+        diary: recorder.diary(),
+        counts: recorder.counts(),
+        checks: Vec::new(),
+        violations: recorder.violations(),
+        operations: recorder.operations(),
+        blocks: recorder.blocks(),
+    }
 }
 
 async fn round(nodes: &mut Nodes, plan: Plan, recorder: Arc<Recorder>) -> Report {
@@ -127,10 +148,13 @@ async fn round(nodes: &mut Nodes, plan: Plan, recorder: Arc<Recorder>) -> Report
         recorder.violation(format!("replicas are not level: {error}"));
         Default::default()
     });
+    recorder.note("replicas were compared");
     let heights = tips.iter().map(|(vault, tip)| (*vault, tip.height)).collect();
     witnesses.finish_watching(heights).await;
+    recorder.note("watchers have ended");
     recorder.count_many("snapshots installed", nodes.snapshots_installed() - installed_before);
     let checks = judge(&recorder, &replicas, &tips).await;
+    recorder.note("all is judged");
     Report {
         mix: mix.name.to_owned(),
         seed,

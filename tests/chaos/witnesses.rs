@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::demo::replicas::Replica;
-use ledger_client::{
-    ClientError, Consistency, TrustSource, VerificationError, VerifiedGet, VerifiedOptions,
-};
+use ledger_client::{ClientError, TrustSource, VerificationError, VerifiedGet, VerifiedOptions};
 use ledger_history::record::{Call, Operation, SeenBlock};
 use ledger_proof::{CountError, VerifyError};
 use ledger_types::{StateKey, VaultRef};
@@ -118,8 +116,11 @@ async fn follow(
     loop {
         if told.is_none() {
             let last = last_heights.borrow();
-            let own = last.iter().flatten().find(|(other, _)| *other == vault);
-            told = own.map(|(_, height)| (*height, Instant::now()));
+            told = last.as_ref().map(|last| {
+                // A vault on whose last block the replicas do not agree has none to wait for.
+                let own = last.iter().find(|(other, _)| *other == vault);
+                (own.map_or(0, |(_, height)| *height), Instant::now())
+            });
         }
         if let Some((last, since)) = told
             && (blocks.next_height() > last || since.elapsed() > WATCH_MAX)
@@ -155,7 +156,7 @@ struct Verifier {
 impl Verifier {
     async fn run(mut self) {
         let recorder = self.load.recorder.clone();
-        let options = VerifiedOptions { consistency: Consistency::Linearizable, min_height: 0 };
+        let options = VerifiedOptions::linearizable();
         while !recorder.is_stopped() {
             let vault = self.load.vaults[self.random.random_range(0..self.load.vaults.len())];
             let key = self.load.key(&mut self.random);

@@ -285,8 +285,140 @@ async fn calls_by_hand_are_refused(address: &str, vault: VaultRef) {
     assert_eq!(why(&status), (Code::InvalidArgument, "MALFORMED_MESSAGE".to_owned()), "{status:?}");
     let status = raw_call::call(address, "/ledger.v1.WriteService/Erase", &[], &[]).await;
     assert_eq!(status.code(), Code::Unimplemented);
-    let status = raw_call::call(address, "/ledger.v1.ReadService/HistoricalRead", &[], &[]).await;
+    let status = raw_call::call(address, "/ledger.v1.ReadService/ListResources", &[], &[]).await;
     assert_eq!(why(&status), (Code::Unimplemented, "NOT_YET_BUILT".to_owned()), "{status:?}");
+}
+
+fn assert_height_unavailable(status: &Status) {
+    let expected = (Code::FailedPrecondition, "HEIGHT_UNAVAILABLE".to_owned());
+    assert_eq!(why(status), expected, "{status:?}");
+    let facts = status.get_details_error_info().unwrap().metadata;
+    assert!(facts.contains_key("floor") && facts.contains_key("tip"), "{facts:?}");
+}
+
+/// Receipts and ways between checkpoints that cannot be given.
+async fn log_proofs_are_checked(node: &Node, vault: VaultRef, height: u64) {
+    use v1::get_receipt_request::Transaction as Choice;
+    let (namespace_id, vault_id) = wire(vault);
+    let receipt = |block_height, transaction| {
+        let known_size = None;
+        let request =
+            v1::GetReceiptRequest { namespace_id, vault_id, block_height, transaction, known_size };
+        let node = node.clone();
+        async move { node.ledger().get_receipt(request).await.unwrap_err() }
+    };
+    let id = |length| Some(Choice::TxId(v1::TxId { id: vec![9; length] }));
+    assert_field(&receipt(0, id(16)).await, "block_height");
+    assert_field(&receipt(height, None).await, "transaction");
+    assert_field(&receipt(height, id(15)).await, "tx_id");
+    assert_height_unavailable(&receipt(height + 1, id(16)).await);
+    assert_height_unavailable(&receipt(u64::MAX, id(16)).await);
+    for absent in [id(16), Some(Choice::TxIndex(1)), Some(Choice::TxIndex(u32::MAX))] {
+        let status = receipt(height, absent).await;
+        let expected = (Code::NotFound, "TRANSACTION_NOT_FOUND".to_owned());
+        assert_eq!(why(&status), expected, "{status:?}");
+        let facts = status.get_details_error_info().unwrap().metadata;
+        assert_eq!((&facts["height"], facts["count"].as_str()), (&height.to_string(), "1"));
+    }
+    let way = |from_size, to_size| {
+        let request = v1::GetConsistencyProofRequest { namespace_id, vault_id, from_size, to_size };
+        let node = node.clone();
+        async move { node.ledger().get_consistency_proof(request).await.unwrap_err() }
+    };
+    assert_field(&way(2, Some(1)).await, "to_size");
+    for (from_size, to_size) in
+        [(height + 2, None), (0, Some(height + 2)), (1, Some(u64::MAX)), (u64::MAX, None)]
+    {
+        assert_height_unavailable(&way(from_size, to_size).await);
+    }
+}
+
+/// Proofs at heights that are not there, and lists that are none.
+async fn past_proofs_are_checked(node: &Node, vault: VaultRef, height: u64) {
+    use v1::verified_list_request::List;
+    let (namespace_id, vault_id) = wire(vault);
+    let key = v1::VerifiedKey { key: Some(v1::verified_key::Key::Entity("first".to_owned())) };
+    let get = v1::VerifiedGetRequest {
+        namespace_id,
+        vault_id,
+        keys: vec![key],
+        at_height: Some(height + 1),
+        ..v1::VerifiedGetRequest::default()
+    };
+    assert_height_unavailable(&node.ledger().verified_get(get.clone()).await.unwrap_err());
+    let both = v1::VerifiedGetRequest { at_height: Some(height), min_height: Some(height), ..get };
+    assert_field(&node.ledger().verified_get(both).await.unwrap_err(), "at_height");
+    let all = v1::VerifiedListRequest {
+        namespace_id,
+        vault_id,
+        list: Some(List::EntityPrefix(String::new())),
+        ..v1::VerifiedListRequest::default()
+    };
+    let refused = |change: &dyn Fn(&mut v1::VerifiedListRequest)| {
+        let mut request = all.clone();
+        change(&mut request);
+        let node = node.clone();
+        async move { node.ledger().verified_list(request).await.unwrap_err() }
+    };
+    assert_field(&refused(&|request| request.list = None).await, "list");
+    let typed = List::ResourceType("a:b".to_owned());
+    assert_field(&refused(&|request| request.list = Some(typed.clone())).await, "resource_type");
+    let part = "p".repeat(KEY_BYTES_MAX);
+    let long = v1::SubjectList { subject: part.clone(), resource: Some(part.clone()) };
+    let status = refused(&|request| request.list = Some(List::Subject(long.clone()))).await;
+    assert_limit(&status, "state_key_bytes_max", 2048, 2 * KEY_BYTES_MAX + 3);
+    let status = refused(&|request| request.limit = 10_001).await;
+    assert_limit(&status, "page_items_max", 10_000, 10_001);
+    assert_height_unavailable(&refused(&|request| request.at_height = Some(height + 1)).await);
+    assert_height_unavailable(&refused(&|request| request.min_height = Some(height + 1)).await);
+    assert_height_unavailable(&refused(&|request| request.known_size = Some(height + 2)).await);
+    let both = |request: &mut v1::VerifiedListRequest| {
+        (request.at_height, request.min_height) = (Some(height), Some(height));
+    };
+    assert_field(&refused(&both).await, "at_height");
+    let status = refused(&|request| request.page_token = "nonsense".to_owned()).await;
+    assert_eq!(why(&status), (Code::InvalidArgument, "INVALID_PAGE_TOKEN".to_owned()));
+}
+
+/// Reads of the published protocol at heights that are not there, or with headers that are too many.
+async fn reads_of_the_past_are_checked(node: &Node, vault: VaultRef, height: u64) {
+    let (namespace_id, vault_id) = wire(vault);
+    let past = v1::HistoricalReadRequest {
+        namespace_id,
+        vault_id,
+        key: "first".to_owned(),
+        at_height: height,
+        ..v1::HistoricalReadRequest::default()
+    };
+    let refused = |change: &dyn Fn(&mut v1::HistoricalReadRequest)| {
+        let mut request = past.clone();
+        change(&mut request);
+        let node = node.clone();
+        async move { node.reads().historical_read(request).await.unwrap_err() }
+    };
+    assert_field(&refused(&|request| request.at_height = 0).await, "at_height");
+    assert_field(&refused(&|request| request.key.clear()).await, "key");
+    assert_height_unavailable(&refused(&|request| request.at_height = height + 1).await);
+    let chain = |trusted: u64, at_height: u64| {
+        move |request: &mut v1::HistoricalReadRequest| {
+            request.include_chain_proof = true;
+            (request.trusted_height, request.at_height) = (Some(trusted), at_height);
+        }
+    };
+    assert_field(&refused(&chain(height + 1, height)).await, "trusted_height");
+    assert_limit(&refused(&chain(0, 1_001)).await, "chain_headers_max", 1_000, 1_001);
+    let newest = v1::VerifiedReadRequest {
+        namespace_id,
+        vault_id,
+        key: "first".to_owned(),
+        include_chain_proof: true,
+        trusted_height: Some(height + 1),
+        ..v1::VerifiedReadRequest::default()
+    };
+    let status = node.reads().verified_read(newest.clone()).await.unwrap_err();
+    assert_field(&status, "trusted_height");
+    let above = v1::VerifiedReadRequest { at_height: Some(height + 1), ..newest };
+    assert_height_unavailable(&node.reads().verified_read(above).await.unwrap_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,6 +435,9 @@ async fn every_bad_request_has_its_own_refusal_and_changes_nothing() {
         ids_are_checked(node, vault).await;
         retries_are_recognised_by_their_key(node, vault).await;
         names_are_checked(node, "bad-input").await;
+        log_proofs_are_checked(node, vault, height).await;
+        reads_of_the_past_are_checked(node, vault, height).await;
+        past_proofs_are_checked(node, vault, height).await;
     }
     for server in &cluster.servers {
         calls_by_hand_are_refused(&server.address(), vault).await;

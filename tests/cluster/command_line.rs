@@ -10,13 +10,14 @@ use super::harness::{Cluster, server_binary, take_turn};
 const GRANT: &str = "document:7#viewer@user:alice";
 
 /// `ledger-cli` in a directory of its own.
-struct Tool<'a> {
-    folder: &'a Path,
-    endpoints: String,
+pub(super) struct Tool<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) endpoints: String,
 }
 
 impl Tool<'_> {
-    fn run(&self, line: &str) -> Output {
+    /// The command of a line, not run yet.
+    pub(super) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ledger-cli"));
         command
             .args(line.split_whitespace())
@@ -24,7 +25,11 @@ impl Tool<'_> {
             .env_clear()
             .env("LEDGER_ENDPOINTS", &self.endpoints)
             .env("LEDGER_STATE_DIR", self.folder.join("state"));
-        command.output().unwrap()
+        command
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
     }
 
     /// What a command that must work says.
@@ -41,7 +46,7 @@ impl Tool<'_> {
     }
 
     /// What a command that must fail complains of.
-    fn fails(&self, line: &str, exit_code: i32) -> String {
+    pub(super) fn fails(&self, line: &str, exit_code: i32) -> String {
         let output = self.run(line);
         let said = complaint(&output);
         assert_eq!(output.status.code(), Some(exit_code), "{line}: {said}");
@@ -87,6 +92,43 @@ fn writes_and_reads(tool: &Tool<'_>) {
     assert_eq!(heights, [1, 2]);
 }
 
+/// Receipts, checkpoints, lists and histories, proved; and saved ones checked with no cluster in reach.
+fn the_past_is_proved(tool: &Tool<'_>) {
+    let place = "-n acme -v 1";
+    let written = tool.json(&format!("put {place} --key colour --value grey"));
+    let (height, tx) = (written["height"].as_u64().unwrap(), written["tx_id"].as_str().unwrap());
+    let ask = format!("receipt {place} --height {height} --tx {tx} --save-proof write.proof");
+    let receipt = tool.json(&ask);
+    assert_eq!((&receipt["tx_id"], &receipt["index"]), (&written["tx_id"], &0.into()));
+    assert_eq!(receipt["operations"][0], "set colour (4 bytes): updated");
+    let said = tool.fails(&format!("receipt {place} --height {height} --index 1"), 1);
+    assert!(said.contains("TRANSACTION_NOT_FOUND"), "{said}");
+    let checkpoint = tool.json(&format!("checkpoint {place} --save-note vault.note"));
+    assert_eq!(checkpoint["size"], height + 1);
+    assert!(checkpoint["extends"].is_u64(), "{checkpoint}");
+
+    let past = tool.json(&format!("get {place} --key colour --at-height 2"));
+    assert_eq!((&past["items"][0]["value"], &past["height"]), (&"blue".into(), &2.into()));
+    let listed = tool
+        .says(&format!("list entities {place} --verified --linearizable --save-proof list.proof"));
+    assert!(listed.contains("colour\tgrey") && listed.contains("verified: all 1"), "{listed}");
+    let typed = format!("list relationships {place} --verified --resource-type document");
+    let listed = tool.says(&typed);
+    assert!(listed.contains(GRANT) && listed.contains("verified: all 1"), "{listed}");
+    let said = tool.fails(&format!("list relationships {place} --verified --relation viewer"), 1);
+    assert!(said.contains("--verified needs"), "{said}");
+    let history = tool.says(&format!("history {place} --key colour --linearizable"));
+    let lines: Vec<&str> = history.lines().collect();
+    assert!(lines[0].contains("grey") && lines[1].contains("blue"), "{history}");
+    assert!(lines[2].contains("created the key"), "{history}");
+
+    let offline = Tool { folder: tool.folder, endpoints: "127.0.0.1:1".to_owned() };
+    let said = offline.says("--trust cluster.trust verify write.proof");
+    assert!(said.contains(tx) && said.contains("set colour"), "{said}");
+    let said = offline.says("--trust cluster.trust verify list.proof");
+    assert!(said.contains("colour\tgrey"), "{said}");
+}
+
 /// A saved proof is checked with no cluster in reach, and a changed one is refused with its own exit code.
 fn proofs_are_checked_offline(tool: &Tool<'_>) {
     tool.says(&format!("get -n acme -v 1 {GRANT} --save-proof grant.proof"));
@@ -104,6 +146,7 @@ fn proofs_are_checked_offline(tool: &Tool<'_>) {
     }
     offline.fails("--trust cluster.trust verify no-such.proof", 1);
     offline.fails("--deadline 1s get -n 1 -v 1 --key colour", 1);
+    offline.fails("get --no-such-option", 64);
 }
 
 fn nodes_are_shown(tool: &Tool<'_>, states: &[&str]) {
@@ -124,6 +167,7 @@ async fn the_command_line_tool_does_its_work_from_end_to_end() {
     let tool = Tool { folder: &folder, endpoints: cluster.addresses().join(",") };
     writes_and_reads(&tool);
     proofs_are_checked_offline(&tool);
+    the_past_is_proved(&tool);
     nodes_are_shown(&tool, &["ready", "ready", "ready"]);
     let line = "workload run --op write --clients 4 --vault-count 2 --duration 1s --warmup 100ms";
     let workload: Value = serde_json::from_str(&tool.says(line)).unwrap();

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use ledger::demo::vaults::make_vault;
-use ledger_client::{
-    Client, ClientConfig, ClientError, Consistency, SavedProof, TrustSource, VerifiedOptions,
-};
+use ledger_client::{Client, ClientConfig, ClientError, SavedProof, TrustSource, VerifiedOptions};
 use ledger_proof::{TimeRule, VerifiedValue};
 use ledger_types::{Operation, StateKey, VaultRef};
 
@@ -13,7 +11,7 @@ use super::harness::{Cluster, WAIT_MAX};
 
 const RELATIONSHIP: (&str, &str, &str) = ("document:7", "viewer", "user:alice");
 
-async fn client(addresses: Vec<String>, state_dir: &Path) -> Client {
+pub(crate) async fn client(addresses: Vec<String>, state_dir: &Path) -> Client {
     let mut config = ClientConfig::new(addresses);
     config.trust = TrustSource::FirstUse;
     config.state_dir = Some(state_dir.to_owned());
@@ -21,7 +19,7 @@ async fn client(addresses: Vec<String>, state_dir: &Path) -> Client {
     Client::connect(config).await.unwrap()
 }
 
-fn set(key: &str, value: &[u8]) -> Operation {
+pub(crate) fn set(key: &str, value: &[u8]) -> Operation {
     let (key, value) = (key.to_owned(), value.to_vec());
     Operation::SetEntity { key, value, expires_at: 0, condition: None }
 }
@@ -59,7 +57,9 @@ async fn write(client: &Client, vault: VaultRef, value: &[u8]) -> u64 {
 fn assert_no_byte_can_change(proof: &SavedProof, bundle: &ledger_proof::TrustBundle) {
     let bytes = proof.encode();
     let check = |bytes: &[u8]| {
-        SavedProof::decode(bytes).and_then(|proof| proof.verify(bundle, TimeRule::Any))
+        let checked =
+            SavedProof::decode(bytes).and_then(|proof| proof.verify(bundle, TimeRule::Any));
+        checked.map(|checked| checked.into_values().expect("it is about keys"))
     };
     let honest = check(&bytes).unwrap();
     let mut refused = 0;
@@ -95,7 +95,7 @@ fn assert_no_byte_can_change(proof: &SavedProof, bundle: &ledger_proof::TrustBun
 async fn answers_are_proved_through_every_node_and_across_restarts() {
     let mut cluster = Cluster::start(3).await;
     let vault = cluster.vaults("proofs", 1).await[0];
-    let fresh = VerifiedOptions { consistency: Consistency::Linearizable, min_height: 0 };
+    let fresh = VerifiedOptions::linearizable();
     let state_dir = cluster.directory("remembers");
     let everyone = client(cluster.addresses(), &state_dir).await;
     let mut last = 0;
@@ -109,7 +109,7 @@ async fn answers_are_proved_through_every_node_and_across_restarts() {
             assert_values(answer.values(), &value, last);
             assert!(answer.proved.block.header.height >= last);
         }
-        let own = VerifiedOptions { consistency: Consistency::Eventual, min_height: last };
+        let own = VerifiedOptions { min_height: last, ..VerifiedOptions::default() };
         let answer = newcomer.verified_get(vault, &keys(), own).await.unwrap();
         assert_values(answer.values(), &value, last);
     }

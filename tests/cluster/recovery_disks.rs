@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ledger::demo::process::Server;
 use ledger::demo::vaults::make_vault;
-use ledger_client::{Client, ClientConfig, Consistency, TrustSource, VerifiedOptions};
+use ledger_client::{Client, ClientConfig, TrustSource, VerifiedOptions};
 use ledger_proof::VerifiedValue;
 use ledger_proof::system_entity::{NodeEntity, NodeState, SystemEntity as _, node_key};
 use ledger_proto::v1;
@@ -24,8 +24,7 @@ const SETTINGS: [(&str, &str); 2] = [("LEDGER_SHARDS", "2"), ("LEDGER_TICK_MS", 
 const GROUPS: usize = 3;
 /// A store that was silent for this long is taken to be gone (docs/recovery.md).
 const SILENCE: Duration = Duration::from_secs(10);
-const FRESH: VerifiedOptions =
-    VerifiedOptions { consistency: Consistency::Linearizable, min_height: 0 };
+const FRESH: VerifiedOptions = VerifiedOptions::linearizable();
 
 /// A client that believes whom it believed first, and no other.
 async fn trusting(cluster: &Cluster, trust: TrustSource, state_dir: &Path) -> Client {

@@ -132,6 +132,14 @@ impl StateKey {
         StateKey::prefix(TAG_BY_RESOURCE, resource, relation)
     }
 
+    /// The prefix of the relationships of all resources of one type: those whose name has this before its
+    /// first colon. The type itself must have none, or other resources are meant.
+    pub fn resource_type_prefix(resource_type: &str) -> Vec<u8> {
+        let mut prefix = StateKey::join(TAG_BY_RESOURCE, &[resource_type]).0.into_vec();
+        prefix.push(b':');
+        prefix
+    }
+
     /// The prefix of a subject's relationships, or of those on one resource.
     pub fn subject_prefix(subject: &str, resource: Option<&str>) -> Vec<u8> {
         StateKey::prefix(TAG_BY_SUBJECT, subject, resource)
@@ -227,6 +235,19 @@ mod tests {
         assert_eq!(StateKey::as_relationship(by_subject.as_bytes()), Some(parts));
         assert!(by_resource.as_bytes().starts_with(&StateKey::resource_prefix("document:7", None)));
         assert!(by_subject.as_bytes().starts_with(&StateKey::subject_prefix("user:alice", None)));
+    }
+
+    #[test]
+    fn a_resource_type_is_what_stands_before_the_first_colon() {
+        let prefix = StateKey::resource_type_prefix("document");
+        let is_of_type = |resource: &str| {
+            StateKey::by_resource(resource, "viewer", "user:a").as_bytes().starts_with(&prefix)
+        };
+        assert!(is_of_type("document:7") && is_of_type("document:"));
+        for other in ["document", "documents:7", "docu:ment", "a:document:7"] {
+            assert!(!is_of_type(other), "{other}");
+        }
+        assert!(!StateKey::by_subject("r", "s", "document:7").as_bytes().starts_with(&prefix));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub const PAGE_ITEMS_MAX: usize = 10_000;
 pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest page token in bytes.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 4096;
+/// Most headers in the chain proof of one answer.
+pub const CHAIN_HEADERS_MAX: usize = 1000;
 /// A failed condition shows the current value only up to this many bytes.
 pub const CONDITION_VALUE_BYTES_MAX: usize = 1024;
 /// Longest deadline honoured, in milliseconds; later ones are cut to it.

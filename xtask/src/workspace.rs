@@ -40,6 +40,8 @@ pub const ARROWS: &[(&str, &[&str])] = &[
             "ledger-types",
         ],
     ),
+    ("ledger-tree-bench", &["ledger-proof", "ledger-types"]),
+    ("ledger-wasm-check", &["ledger-proof", "ledger-types"]),
     (
         "ledger-fuzz-bodies",
         &["ledger-client", "ledger-proof", "ledger-proto", "ledger-shard-core", "ledger-types"],
@@ -57,6 +59,7 @@ pub const OWNERS: &[(&str, &[&str])] = &[
     ("tonic", &["ledger-proto", "ledger-client", "ledger", "ledger-benches"]),
     ("tokio", &["ledger-client", "ledger", "ledger-benches"]),
     ("axum", &["ledger"]),
+    ("jmt", &["ledger-tree-bench"]),
 ];
 
 /// A crate of the workspace and everything its manifest names, of every kind.

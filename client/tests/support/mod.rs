@@ -88,9 +88,14 @@ pub struct Node {
     pub blocks: Calls<v1::GetBlockRequest, v1::GetBlockResponse>,
     pub block_ranges: Calls<v1::GetBlockRangeRequest, v1::GetBlockRangeResponse>,
     pub watches: Calls<v1::WatchBlocksRequest, Announcements>,
+    pub tips: Calls<v1::GetTipRequest, v1::GetTipResponse>,
     pub entities: Calls<v1::ListEntitiesRequest, v1::ListEntitiesResponse>,
+    pub relationships: Calls<v1::ListRelationshipsRequest, v1::ListRelationshipsResponse>,
     pub bundles: Calls<v1::GetTrustBundleRequest, v1::GetTrustBundleResponse>,
     pub verified: Calls<v1::VerifiedGetRequest, v1::VerifiedGetResponse>,
+    pub receipts: Calls<v1::GetReceiptRequest, v1::GetReceiptResponse>,
+    pub growths: Calls<v1::GetConsistencyProofRequest, v1::GetConsistencyProofResponse>,
+    pub lists: Calls<v1::VerifiedListRequest, v1::VerifiedListResponse>,
 }
 
 impl Node {
@@ -242,6 +247,27 @@ impl Ledger for Node {
         Ok(self.tell(self.verified.take(request.into_inner()).await?))
     }
 
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        Ok(self.tell(self.receipts.take(request.into_inner()).await?))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        Ok(self.tell(self.growths.take(request.into_inner()).await?))
+    }
+
+    async fn verified_list(
+        &self,
+        request: Request<v1::VerifiedListRequest>,
+    ) -> Result<Response<v1::VerifiedListResponse>, Status> {
+        Ok(self.tell(self.lists.take(request.into_inner()).await?))
+    }
+
     async fn get_trust_bundle(
         &self,
         request: Request<v1::GetTrustBundleRequest>,
@@ -274,6 +300,20 @@ impl ReadService for Node {
         Ok(self.tell(self.entities.take(request.into_inner()).await?))
     }
 
+    async fn list_relationships(
+        &self,
+        request: Request<v1::ListRelationshipsRequest>,
+    ) -> Result<Response<v1::ListRelationshipsResponse>, Status> {
+        Ok(self.tell(self.relationships.take(request.into_inner()).await?))
+    }
+
+    async fn get_tip(
+        &self,
+        request: Request<v1::GetTipRequest>,
+    ) -> Result<Response<v1::GetTipResponse>, Status> {
+        Ok(self.tell(self.tips.take(request.into_inner()).await?))
+    }
+
     async fn get_block(
         &self,
         request: Request<v1::GetBlockRequest>,
@@ -293,9 +333,7 @@ impl ReadService for Node {
         batch_read: BatchReadRequest => BatchReadResponse,
         verified_read: VerifiedReadRequest => VerifiedReadResponse,
         historical_read: HistoricalReadRequest => HistoricalReadResponse,
-        get_tip: GetTipRequest => GetTipResponse,
         get_client_state: GetClientStateRequest => GetClientStateResponse,
-        list_relationships: ListRelationshipsRequest => ListRelationshipsResponse,
         list_resources: ListResourcesRequest => ListResourcesResponse,
     }
 }

@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "transaction", run: log::transaction },
     Target { name: "tree_page", run: proofs::tree_page },
     Target { name: "trust_bundle", run: trust::trust_bundle },
+    Target { name: "verified_list", run: proofs::verified_list },
     Target { name: "verified_read", run: proofs::verified_read },
 ];
 

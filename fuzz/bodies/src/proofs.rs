@@ -4,8 +4,9 @@
 use std::cell::Cell;
 
 use ledger_proof::{
-    BlockHeader, KeyProof, ListCheck, ListProof, Origin, ReadAt, ReadFault, ReadRequest, Receipt,
-    ReceiptRequest, StateTree, TimeRule, Transaction, TreeAnchor, TreeStore, Trust, VerifiedRead,
+    BlockHeader, KeyProof, ListCheck, ListPage, ListProof, ListQuestion, Origin, ReadAt, ReadFault,
+    ReadRequest, Receipt, ReceiptRequest, StateTree, TimeRule, Transaction, TransactionChoice,
+    TreeAnchor, TreeStore, Trust, VerifiedList, VerifiedRead,
 };
 use ledger_types::{Digest, StateKey, TxId, VaultRef};
 
@@ -80,6 +81,36 @@ pub(crate) fn verified_read(input: &[u8]) -> Verdict {
     verdict
 }
 
+/// The first answer to a list, or a later page of one. A first answer is also checked under prefixes of its own
+/// leaves.
+pub(crate) fn verified_list(input: &[u8]) -> Verdict {
+    if let Ok(page) = ListPage::decode(input) {
+        assert_eq!(page.encode(), input, "one list page has one encoding");
+        return Verdict::Accepted;
+    }
+    let verdict = canonical(input, VerifiedList::decode, VerifiedList::encode);
+    if let Ok(list) = VerifiedList::decode(input) {
+        let (origin, bundle) = (origin(), trust::sample_bundle());
+        let voters = [bundle.system_voters()];
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        let first = match &list.page.proof {
+            ListProof::Empty(proof) => &proof.leaf_key[..],
+            ListProof::Whole(proof) => proof.leaves.first().map_or(&[][..], |leaf| &leaf.key[..]),
+            ListProof::Page(proof) => proof.leaves.first().map_or(&[][..], |leaf| &leaf.key[..]),
+        };
+        for len in [1, first.len() / 2, first.len()] {
+            let prefix = &first[..len.min(first.len())];
+            let at = ReadAt::Height(list.block.header.height);
+            let question = ListQuestion { origin: &origin, at, prefix };
+            if let Ok((progress, items)) = list.verify(&question, &trust, None) {
+                assert!(items.len() <= list.page.values.len(), "no item without its value");
+                assert_eq!(progress.block().header, list.block.header, "the header that was sent");
+            }
+        }
+    }
+    verdict
+}
+
 /// A receipt of a write. It is also checked, for the transaction that it is about.
 pub(crate) fn receipt(input: &[u8]) -> Verdict {
     let verdict = canonical(input, Receipt::decode, Receipt::encode);
@@ -90,7 +121,8 @@ pub(crate) fn receipt(input: &[u8]) -> Verdict {
         let voters = [bundle.system_voters()];
         let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
         let height = receipt.block.header.height;
-        let request = ReceiptRequest { origin: &origin, height, tx_id };
+        let request =
+            ReceiptRequest { origin: &origin, height, transaction: TransactionChoice::Id(tx_id) };
         if let Ok(verified) = receipt.verify(&request, &trust, None) {
             assert_eq!(Ok(verified.transaction), transaction, "the transaction that was sent");
         }

@@ -1,6 +1,6 @@
 //! What a client trusts, and the directory's entities that its trust goes through.
 
-use ledger_client::SavedProof;
+use ledger_client::{CheckedProof, SavedProof};
 use ledger_proof::genesis::GenesisPromise;
 use ledger_proof::note::KnownSigner;
 use ledger_proof::system_entity::{
@@ -85,7 +85,7 @@ pub(crate) fn saved_proof(input: &[u8]) -> Verdict {
     if let Ok(proof) = SavedProof::decode(input) {
         let bundle = sample_bundle();
         for times in [TimeRule::Any, TimeRule::Now(1_900_000_000)] {
-            if let Ok(checked) = proof.verify(&bundle, times) {
+            if let Ok(CheckedProof::Values(checked)) = proof.verify(&bundle, times) {
                 assert_eq!(
                     checked.keys.len(),
                     checked.proved.values.len(),

@@ -87,6 +87,13 @@ class Listed:
 def decode_list_answer(data: bytes) -> ListAnswer:
     """Reads one answer."""
     reader = Reader(data)
+    answer = read_list_answer(reader)
+    reader.finish()
+    return answer
+
+
+def read_list_answer(reader: Reader) -> ListAnswer:
+    """Reads one answer, and leaves what follows it."""
     form = reader.u8("form")
     answer: ListAnswer
     if form == FORM_EMPTY:
@@ -98,7 +105,6 @@ def decode_list_answer(data: bytes) -> ListAnswer:
         answer = Page(left, right, _read_leaves(reader))
     else:
         raise Refused("UnknownValue", f"form {form}")
-    reader.finish()
     return answer
 
 
@@ -230,13 +236,15 @@ class ListCheck:
 
     def add(self, answer: ListAnswer) -> list[Listed]:
         """The entries that the next answer adds, without those that have expired."""
+        return [entry for entry in self.add_all(answer) if not self.expired(entry.record)]
+
+    def add_all(self, answer: ListAnswer) -> list[Listed]:
+        """The entries that the next answer adds, with those that have expired."""
         if self._complete:
             raise Refused("AfterTheLast")
         if self._last_leaf is None:
-            listed = self._begin(answer)
-        else:
-            listed = self._go_on(answer, self._last_leaf)
-        return [entry for entry in listed if not self._expired(entry.record)]
+            return self._begin(answer)
+        return self._go_on(answer, self._last_leaf)
 
     def finish(self) -> None:
         """The list is over: it must be complete."""
@@ -273,7 +281,8 @@ class ListCheck:
         self._last_leaf = page.leaves[-1]
         self._complete = is_last(self._prefix, page)
 
-    def _expired(self, record: Record) -> bool:
+    def expired(self, record: Record) -> bool:
+        """Whether a record has expired at the time of the list."""
         return record.expires_at != 0 and record.expires_at <= self._time
 
 

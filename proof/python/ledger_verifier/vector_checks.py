@@ -21,6 +21,7 @@ from .state_tree import decode_key_proof, state_root, verify_key
 from .system_entities import decode_entity
 from .transactions import decode_transaction
 from .trust import Signer, VoterSet, count_note, decode_bundle
+from .verified_list import verify_verified_list
 from .verified_read import (
     Answer,
     AtHeight,
@@ -233,6 +234,19 @@ def _answer(answer: Answer) -> Json:
     return answer.state()
 
 
+def _verified_list(vector: Json) -> Json:
+    _, items = verify_verified_list(
+        unhex(vector["answer"]),
+        [unhex(page) for page in vector["later"]],
+        unhex(vector["prefix"]),
+        parse_origin(vector["origin"]),
+        _read_at(vector["at"]),
+        _trust(vector),
+        _known(vector),
+    )
+    return [{"key": item.key.hex(), "value": item.value.hex()} for item in items]
+
+
 def _bundle_link(vector: Json) -> Json:
     bundle = decode_bundle(unhex(vector["bundle"]))
     return verify_bundle_link(unhex(vector["link"]), bundle).hex()
@@ -421,6 +435,22 @@ KINDS: dict[str, Kind] = {
             "another state root": {"HeaderPath.WrongRoot"},
             "another vault's header": {"OtherVault"},
             "a header path too short": {"HeaderPath.TooShort"},
+            "a byte too many": {"TrailingBytes"},
+        },
+    ),
+    "verified_list": Kind(
+        _verified_list,
+        _TRUSTED | {"at", "later", "prefix"},
+        {
+            "another height": {"OtherHeight"},
+            "without its last page": {"List.Unfinished"},
+            "a page left out": {"List.NotTheNext"},
+            "pages twice": {"List.AfterTheLast"},
+            "of another prefix": {"List.OutsidePrefix"},
+            "another value|values swapped": {"ValueMismatch"},
+            "a value too (few|many)": {"ValueCount"},
+            "another state root": {"HeaderPath.WrongRoot"},
+            "an item left out": {"List.WrongRoot", "List.NotLeft"},
             "a byte too many": {"TrailingBytes"},
         },
     ),

@@ -122,14 +122,15 @@ def decode_verified_read(data: bytes) -> VerifiedRead:
     """Reads the package of a verified read."""
     reader = Reader(data)
     reader.magic(READ_MAGIC)
-    block = _read_block(reader)
+    block = read_block(reader)
     count = reader.count(reader.u16("items"), ITEMS_MAX, ITEM_BYTES_MIN, "items")
     items = [_read_item(reader) for _ in range(count)]
     reader.finish()
     return VerifiedRead(block, items)
 
 
-def _read_block(reader: Reader) -> BlockProof:
+def read_block(reader: Reader) -> BlockProof:
+    """Reads a block proof, and leaves what follows it."""
     note = reader.str16(NOTE_BYTES_MAX, "note")
     header_bytes = reader.take(HEADER_BYTES, "header")
     header = decode_header(header_bytes)
@@ -158,7 +159,7 @@ def verify_read(
     if len(read.items) != len(keys):
         raise Refused("ItemCount", f"{len(read.items)} for {len(keys)} keys")
     block = verify_block(read.block, origin, at, trust, known)
-    clock = _expiry_clock(block.header, at, trust.now)
+    clock = expiry_clock(block.header, at, trust.now)
     answers = [
         _verify_item(key, proof, value, block.header, clock)
         for key, (proof, value) in zip(keys, read.items)
@@ -166,7 +167,8 @@ def verify_read(
     return block, answers
 
 
-def _expiry_clock(header: Header, at: ReadAt, now: Optional[int]) -> int:
+def expiry_clock(header: Header, at: ReadAt, now: Optional[int]) -> int:
+    """The second at which expiry is judged."""
     if now is None or isinstance(at, AtHeight):
         return header.time_seconds
     return max(header.time_seconds, now)
@@ -287,7 +289,7 @@ def verify_receipt(
     """Checks a receipt for the transaction with this id in the block at this height."""
     reader = Reader(data)
     reader.magic(RECEIPT_MAGIC)
-    proof = _read_block(reader)
+    proof = read_block(reader)
     transaction_bytes = reader.str32(TRANSACTION_BYTES_MAX, "transaction")
     index, path = reader.u32("index"), reader.path("transaction path")
     reader.finish()

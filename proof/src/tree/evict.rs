@@ -134,7 +134,7 @@ impl StateTree {
         }
     }
 
-    /// Frees a bucket-sized subtree. If a page once began in it, the next flush deletes that page.
+    /// Frees a bucket-sized subtree. If a page once began in it, the next flush retires that page.
     fn release_bucket(&mut self, node: NodeId) {
         let mut stack = vec![node];
         while let Some(node) = stack.pop() {

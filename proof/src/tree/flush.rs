@@ -17,8 +17,15 @@ enum Visit {
     Separator(u16),
 }
 
+/// A bucket among the entries of a page whose prefix is still to be found.
+struct BucketEntry {
+    entry: usize,
+    node: NodeId,
+    prefix_bits: u16,
+}
+
 impl StateTree {
-    /// Writes every page that changed since the last flush and deletes the versions they replace.
+    /// Writes every page that changed since the last flush and retires the versions they replace.
     /// The caller puts these writes and the anchor in one batch, together with or after the rows of
     /// the tree's state, which is that of block `height`.
     pub fn flush(&mut self, height: u64, mut emit: impl FnMut(PageWrite)) -> TreeAnchor {
@@ -41,7 +48,7 @@ impl StateTree {
             emit(PageWrite::Put { id, height, bytes });
         }
         for (id, height) in self.dead_pages.drain(..) {
-            emit(PageWrite::Delete { id, height });
+            emit(PageWrite::Retire { id, height });
         }
         TreeAnchor {
             height,
@@ -96,7 +103,9 @@ impl StateTree {
                 let child_level = level(child.leaf_count);
                 let is_stored = child.page != NO_PAGE && !child.unflushed;
                 if child_level == 0 {
-                    self.settle_bucket(child_index);
+                    if child.unflushed {
+                        self.settle_bucket(child_index);
+                    }
                 } else if is_stored {
                     continue;
                 } else if child_level == page_level && inside.len() < PAGE_BRANCHES_MAX {
@@ -114,6 +123,7 @@ impl StateTree {
     /// their own.
     fn page_entries(&self, page_root: u32) -> Vec<Entry> {
         let mut entries = Vec::new();
+        let mut buckets: Vec<BucketEntry> = Vec::new();
         let mut separator = 0;
         let mut stack = Vec::new();
         self.visit_children(page_root, &mut stack);
@@ -135,7 +145,8 @@ impl StateTree {
                 let StoredPage { id, height, .. } = self.pages[page];
                 EntryKind::Page { id, height }
             } else if level(leaf_count) == 0 {
-                EntryKind::Bucket { prefix: bits::prefix(self.some_key(node), prefix_bits) }
+                buckets.push(BucketEntry { entry: entries.len(), node, prefix_bits });
+                EntryKind::Bucket { prefix: Box::default() }
             } else {
                 let Node::Branch(index) = node.view() else {
                     unreachable!("an unloaded subtree is a page or a bucket");
@@ -145,7 +156,37 @@ impl StateTree {
             };
             entries.push(Entry { separator, hash, leaf_count, kind });
         }
+        self.go_down_to_keys(&mut buckets);
+        for BucketEntry { entry, node, prefix_bits } in buckets {
+            let prefix = bits::prefix(self.some_key(node), prefix_bits);
+            entries[entry].kind = EntryKind::Bucket { prefix };
+        }
         entries
+    }
+
+    /// Replaces each bucket by a node below it that has a key of its own. All of them go down one
+    /// step before any goes the next: a processor then waits for the memory of many branches at
+    /// once. One after the other, these walks were most of what a flush of a large tree costs.
+    fn go_down_to_keys(&self, buckets: &mut [BucketEntry]) {
+        let mut is_moving = true;
+        while is_moving {
+            is_moving = false;
+            for bucket in &mut *buckets {
+                if let Node::Branch(index) = bucket.node.view() {
+                    bucket.node = self.towards_key(index);
+                    is_moving = true;
+                }
+            }
+        }
+    }
+
+    /// The child on the shorter way to a key, as far as it can be told from here.
+    fn towards_key(&self, index: u32) -> NodeId {
+        let [left, right] = self.branches[index].children;
+        match (left.view(), right.view()) {
+            (Node::Branch(_), Node::Leaf(_) | Node::Bucket(_)) => right,
+            _ => left,
+        }
     }
 
     fn visit_children(&self, index: u32, stack: &mut Vec<Visit>) {
@@ -166,7 +207,7 @@ impl StateTree {
         let mut node = node;
         loop {
             match node.view() {
-                Node::Branch(index) => node = self.branches[index].children[0],
+                Node::Branch(index) => node = self.towards_key(index),
                 Node::Leaf(index) => return &self.leaves[index],
                 Node::Bucket(index) => return &self.buckets[index].prefix,
                 Node::Empty | Node::Page(_) => unreachable!("a small subtree holds no page"),

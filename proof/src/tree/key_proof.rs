@@ -7,7 +7,6 @@ use ledger_types::Digest;
 use ledger_types::limits::STATE_KEY_BYTES_MAX;
 use thiserror::Error;
 
-use super::update::read_record;
 use super::{RowsAt, StateTree, TreeStore, bits};
 use crate::encoding::{DecodeError, Reader, Writer};
 use crate::hash;
@@ -180,7 +179,7 @@ impl StateTree {
         let terminal = self.descend(key, store, RowsAt::TreeState)?;
         let leaf = terminal.ok_or(ReadFault::corrupt("the state tree has no leaves"))?;
         let leaf_key = self.leaves[leaf].to_vec();
-        let record = read_record(&leaf_key, store)?;
+        let record = store.record(&leaf_key)?;
         let record = record.ok_or(ReadFault::corrupt("a leaf of the state tree has no row"))?;
         let (_, leaf_hash, _) = self.slot();
         if hash::state_leaf(&leaf_key, &hash::plain(&record)) != leaf_hash {

@@ -37,10 +37,17 @@ impl ListCheck {
     /// Checks the answer to the next request and returns its new items. After an error the list is
     /// where it was, and another answer may be tried.
     pub fn accept(&mut self, proof: &ListProof) -> Result<Vec<ListItem>, ListError> {
+        let mut items = self.accept_leaves(proof)?;
+        items.retain(|item| !item.record.is_expired(self.expiry_time));
+        Ok(items)
+    }
+
+    /// The same with the new items that have expired as well.
+    pub(crate) fn accept_leaves(&mut self, proof: &ListProof) -> Result<Vec<ListItem>, ListError> {
         if self.is_complete {
             return Err(ListError::AfterTheLast);
         }
-        let (mut items, is_last) = match &self.kept {
+        let (items, is_last) = match &self.kept {
             None => self.first(proof)?,
             Some(kept) => self.later(kept, proof)?,
         };
@@ -48,7 +55,6 @@ impl ListCheck {
             self.kept = Some(last.clone());
         }
         self.is_complete = is_last;
-        items.retain(|item| !item.record.is_expired(self.expiry_time));
         Ok(items)
     }
 

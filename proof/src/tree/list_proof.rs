@@ -289,35 +289,56 @@ impl ListProof {
     /// The canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// The key after which the list goes on, as this proof by itself says; `None` if nothing of the list comes
+    /// after its leaves. For whoever made the proof: a reader has it from [`super::ListCheck`].
+    pub fn goes_on_after(&self, prefix: &[u8]) -> Option<&[u8]> {
+        let ListProof::Page(page) = self else { return None };
+        let is_edge = |(bit, _): &(u16, Digest)| *bit < bits::count(prefix);
+        match page.right.iter().all(is_edge) {
+            true => None,
+            false => page.leaves.last().map(|leaf| &leaf.key[..]),
+        }
+    }
+
+    /// Appends the canonical bytes to `bytes`.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
         match self {
             ListProof::Empty(proof) => {
                 bytes.push(EMPTY);
-                proof.encode_into(&mut bytes);
+                proof.encode_into(bytes);
             }
             ListProof::Whole(proof) => {
                 bytes.push(WHOLE);
-                proof.write(&mut Writer::new(&mut bytes));
+                proof.write(&mut Writer::new(bytes));
             }
             ListProof::Page(proof) => {
                 bytes.push(PAGE);
-                proof.write(&mut Writer::new(&mut bytes));
+                proof.write(&mut Writer::new(bytes));
             }
         }
-        bytes
     }
 
     /// Reads one proof and nothing else. What it says is checked by [`super::ListCheck`] alone.
     pub fn decode(bytes: &[u8]) -> Result<ListProof, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let field = "form of the list proof";
-        let proof = match reader.u8(field)? {
-            EMPTY => ListProof::Empty(KeyProof::decode_from(&mut reader)?),
-            WHOLE => ListProof::Whole(PrefixProof::read(&mut reader)?),
-            PAGE => ListProof::Page(PageProof::read(&mut reader)?),
-            form => return Err(DecodeError::UnknownValue { field, value: form.into() }),
-        };
+        let proof = ListProof::decode_from(&mut reader)?;
         reader.finish()?;
         Ok(proof)
+    }
+
+    /// Reads one proof and leaves what follows it to the caller.
+    pub fn decode_from(reader: &mut Reader<'_>) -> Result<ListProof, DecodeError> {
+        let field = "form of the list proof";
+        match reader.u8(field)? {
+            EMPTY => Ok(ListProof::Empty(KeyProof::decode_from(reader)?)),
+            WHOLE => Ok(ListProof::Whole(PrefixProof::read(reader)?)),
+            PAGE => Ok(ListProof::Page(PageProof::read(reader)?)),
+            form => Err(DecodeError::UnknownValue { field, value: form.into() }),
+        }
     }
 }
 

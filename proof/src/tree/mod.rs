@@ -8,7 +8,8 @@
 //!
 //! Pages may lag behind the rows. The anchor written with them names their height; after a crash
 //! the tree is opened at the anchor and [`StateTree::reconcile`]d with the keys that later blocks
-//! changed.
+//! changed. In the same way a tree is opened at any earlier height: at an anchor whose pages are still
+//! kept, with rows as of that height.
 //!
 //! Must never do I/O of its own: rows and pages come through [`TreeStore`]. Page ids and page cuts
 //! are local to a replica and appear in no hash.
@@ -32,6 +33,7 @@ use ledger_types::Digest;
 
 use crate::hash;
 use crate::read_fault::ReadFault;
+use crate::record::RECORD_LEN;
 use arena::{Arena, Branch, Bucket, NO_PAGE, Node, NodeId, StoredPage};
 
 pub use key_proof::{KeyProof, Presence, ProofError};
@@ -40,12 +42,12 @@ pub use list_proof::{
     LIST_LEAVES_MAX, ListError, ListItem, ListLeaf, ListProof, PageProof, PrefixProof, ProvedPage,
 };
 pub use list_prove::ListLimits;
-pub use page::{PageWrite, TreeAnchor};
+pub use page::{PageReference, PageSummary, PageWrite, TreeAnchor};
 
 /// Most leaves of a subtree that is left to the state rows.
 pub const BUCKET_LEAVES: u64 = 16;
 /// Each page level covers this many times the leaves of the one below.
-const PAGE_FANOUT: u64 = 64;
+const PAGE_FANOUT: u64 = 16;
 /// Most branches in one page.
 const PAGE_BRANCHES_MAX: usize = 256;
 /// What one key allocation costs beside its bytes.
@@ -66,6 +68,18 @@ pub trait TreeStore {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), ReadFault>;
+
+    /// The record in a key's row, if the key has one.
+    fn record(&self, key: &[u8]) -> Result<Option<[u8; RECORD_LEN]>, ReadFault> {
+        let mut found = None;
+        self.scan(key, &mut |row_key, record| {
+            if row_key == key {
+                found = Some(<[u8; RECORD_LEN]>::try_from(record));
+            }
+            false
+        })?;
+        found.transpose().map_err(|_| ReadFault::corrupt("a state row's record has another length"))
+    }
 }
 
 /// A branch and the side taken there.
@@ -96,7 +110,7 @@ pub struct StateTree {
     /// The root is a branch and `root_hash` waits to be computed again.
     root_stale: bool,
     leaf_count: u64,
-    /// Stored versions (id, height) that the next flush deletes.
+    /// Stored versions (id, height) that the next flush retires.
     dead_pages: Vec<(u64, u64)>,
     next_page_id: u64,
     generation: u32,
@@ -265,7 +279,7 @@ impl StateTree {
         bucket
     }
 
-    /// Forgets the stored page of which this branch was the root; the next flush deletes it.
+    /// Forgets the stored page of which this branch was the root; the next flush retires it.
     fn dissolve_page(&mut self, branch_index: u32) {
         let page_index = std::mem::replace(&mut self.branches[branch_index].page, NO_PAGE);
         if page_index != NO_PAGE {
@@ -279,7 +293,7 @@ fn branch_hash(branch: &Branch) -> Digest {
     hash::branch(branch.bit, &branch.hashes[0], &branch.hashes[1])
 }
 
-/// The page level of a subtree: the smallest `k` with `leaf_count <= 16 * 64^k`. Level 0 is a
+/// The page level of a subtree: the smallest `k` with `leaf_count <= 16 * 16^k`. Level 0 is a
 /// bucket.
 fn level(leaf_count: u64) -> u32 {
     let (mut level, mut capacity) = (0, BUCKET_LEAVES);

@@ -6,6 +6,7 @@
 use ledger_types::Digest;
 use ledger_types::limits::STATE_KEY_BYTES_MAX;
 
+use super::assembly::Assembly;
 use super::{BUCKET_LEAVES, PAGE_BRANCHES_MAX, bits};
 use crate::encoding::{DecodeError, Reader, Writer};
 use crate::hash;
@@ -18,7 +19,7 @@ const PAGE_TAG: u8 = 0;
 /// Fewest bytes of an entry: separator, count, hash, prefix lengths.
 const ENTRY_BYTES_MIN: usize = 39;
 
-/// One row to write or delete in the page family, in the same batch as the anchor.
+/// What a flush does to one stored page, in the same batch as the anchor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PageWrite {
     /// Writes a page.
@@ -30,8 +31,9 @@ pub enum PageWrite {
         /// Its bytes.
         bytes: Vec<u8>,
     },
-    /// Deletes an older version of a page, or the last one of a page that is no more.
-    Delete {
+    /// Retires an older version of a page, or the last one of a page that is no more. Trees at this
+    /// flush's anchor and later ones never read it; earlier anchors lead to it as long as it is kept.
+    Retire {
         /// The page's id.
         id: u64,
         /// Height of the flush that had written it.
@@ -154,6 +156,50 @@ pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// A stored page that another page, or an anchor, leads to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PageReference {
+    /// The page's id.
+    pub id: u64,
+    /// Height of the flush that wrote it.
+    pub height: u64,
+    /// Root of the subtree that begins with it.
+    pub root: Digest,
+    /// Leaves of that subtree.
+    pub leaf_count: u64,
+}
+
+/// What a stored page commits to and which pages it leads to, for whoever checks stored trees without
+/// opening them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageSummary {
+    /// Root of the subtree that begins with the page.
+    pub root: Digest,
+    /// Leaves of that subtree.
+    pub leaf_count: u64,
+    /// The pages right below it, in key order.
+    pub pages: Vec<PageReference>,
+}
+
+impl PageSummary {
+    /// Reads a page's bytes and computes its root. Errors if they are malformed.
+    pub fn read(bytes: &[u8]) -> Result<PageSummary, ReadFault> {
+        let mut pages = Vec::new();
+        let mut assembly = Assembly::new();
+        let join = |bit, left: (Digest, u64), right: (Digest, u64)| {
+            (hash::branch(bit, &left.0, &right.0), left.1.saturating_add(right.1))
+        };
+        for Entry { separator, hash: root, leaf_count, kind } in decode(bytes)? {
+            if let EntryKind::Page { id, height } = kind {
+                pages.push(PageReference { id, height, root, leaf_count });
+            }
+            assembly.push(separator, (root, leaf_count), join)?;
+        }
+        let (root, leaf_count) = assembly.finish(join).expect("a decoded page has entries");
+        Ok(PageSummary { root, leaf_count, pages })
+    }
 }
 
 /// Reads the entries of a page. Their hashes are not checked here, the bytes' shape is.

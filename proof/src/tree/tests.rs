@@ -1,6 +1,7 @@
 //! Tests of the state tree against its recursive definition, over random histories with flushes,
 //! evictions and crashes.
 
+mod budget;
 mod lists;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,7 @@ impl Rows {
             PageWrite::Put { id, height, bytes } => {
                 self.pages.insert((id, height), bytes);
             }
-            PageWrite::Delete { id, height } => {
+            PageWrite::Retire { id, height } => {
                 let deleted = self.pages.remove(&(id, height));
                 assert!(deleted.is_some(), "page {id} at {height} is deleted once");
             }
@@ -193,10 +194,15 @@ impl Replica {
         let mut waiting: Vec<(u64, u64)> = self.anchor.root_page.into_iter().collect();
         while let Some(place) = waiting.pop() {
             assert!(reached.insert(place), "a page has one parent");
-            for entry in page::decode(&self.rows.pages[&place]).unwrap() {
-                if let page::EntryKind::Page { id, height } = entry.kind {
-                    waiting.push((id, height));
-                }
+            let summary = PageSummary::read(&self.rows.pages[&place]).unwrap();
+            if Some(place) == self.anchor.root_page {
+                let found = (summary.root, summary.leaf_count);
+                assert_eq!(found, (self.anchor.root, self.anchor.leaf_count));
+            }
+            for page in summary.pages {
+                let below = PageSummary::read(&self.rows.pages[&(page.id, page.height)]).unwrap();
+                assert_eq!((below.root, below.leaf_count), (page.root, page.leaf_count));
+                waiting.push((page.id, page.height));
             }
         }
         assert!(self.rows.pages.keys().eq(reached.iter()), "no page is left behind");
@@ -256,7 +262,7 @@ proptest! {
     }
 }
 
-/// Enough keys for three levels of pages, then loss of nearly all of them.
+/// Enough keys for four levels of pages, then loss of nearly all of them.
 #[test]
 fn a_tree_of_many_pages_grows_and_shrinks() {
     let mut replica = Replica::new();
@@ -267,7 +273,7 @@ fn a_tree_of_many_pages_grows_and_shrinks() {
         replica.check_root();
         replica.flush();
         replica.check_pages();
-        assert_eq!(level(replica.tree.leaf_count()), if block == 3 { 3 } else { 2 });
+        assert_eq!(level(replica.tree.leaf_count()), if block == 3 { 4 } else { 3 });
         replica.tree.evict(1 << 20);
         assert!(replica.tree.memory_bytes() <= 1 << 20);
     }

@@ -6,7 +6,6 @@ use super::arena::{Branch, NO_PAGE, Node, NodeId};
 use super::{PageWrite, RowsAt, StateTree, Step, TreeAnchor, TreeStore, bits};
 use crate::hash;
 use crate::read_fault::ReadFault;
-use crate::record::RECORD_LEN;
 
 /// Rows that a rebuild takes at a time.
 const REBUILD_ROWS: usize = 4096;
@@ -42,7 +41,7 @@ impl StateTree {
         self.generation += 1;
         for key in keys {
             let key = key.as_ref();
-            let record_hash = read_record(key, store)?.map(|record| hash::plain(&record));
+            let record_hash = store.record(key)?.map(|record| hash::plain(&record));
             self.change(key, record_hash, store, RowsAt::Tip)?;
         }
         Ok(())
@@ -215,19 +214,4 @@ impl StateTree {
         branch.leaf_count = add(branch.leaf_count);
         branch.unflushed = true;
     }
-}
-
-/// The record in a key's row, if the key has one.
-pub(super) fn read_record(
-    key: &[u8],
-    store: &dyn TreeStore,
-) -> Result<Option<[u8; RECORD_LEN]>, ReadFault> {
-    let mut found = None;
-    store.scan(key, &mut |row_key, record| {
-        if row_key == key {
-            found = Some(<[u8; RECORD_LEN]>::try_from(record));
-        }
-        false
-    })?;
-    found.transpose().map_err(|_| ReadFault::corrupt("a state row's record has another length"))
 }

@@ -92,6 +92,14 @@ pub enum ConvertError {
         /// The field.
         field: &'static str,
     },
+    /// The text has a character that would make it mean something else.
+    #[error("{field} may not have the character {character:?}")]
+    IllegalCharacter {
+        /// The field.
+        field: &'static str,
+        /// The character.
+        character: char,
+    },
     /// Only the cluster itself may do this.
     #[error("{field} is not for clients")]
     NotForClients {
@@ -153,6 +161,7 @@ impl ConvertError {
             | ConvertError::Both { field, .. }
             | ConvertError::Neither { field, .. }
             | ConvertError::NotTrue { field }
+            | ConvertError::IllegalCharacter { field, .. }
             | ConvertError::NotForClients { field }
             | ConvertError::DirectoryNamespace { field }
             | ConvertError::NotCanonical { field, .. }

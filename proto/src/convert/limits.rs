@@ -24,6 +24,7 @@ pub fn wire_limits() -> v1::Limits {
         deadline_ms_default: limits::DEADLINE_MS_DEFAULT,
         streams_per_connection_max: number(limits::STREAMS_PER_CONNECTION_MAX),
         watches_per_node_max: number(limits::WATCHES_PER_NODE_MAX),
+        chain_headers_max: number(limits::CHAIN_HEADERS_MAX),
     }
 }
 

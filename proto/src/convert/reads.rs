@@ -99,12 +99,11 @@ fn optional_part(
 }
 
 /// Checks the prefix of a list of entities: it may be empty, else it obeys the rules of keys.
-pub fn key_prefix(prefix: String) -> Result<String, ConvertError> {
-    let field = "key_prefix";
+pub fn key_prefix(field: &'static str, prefix: &str) -> Result<(), ConvertError> {
     check_length(field, prefix.len(), KEY_BYTES_MAX)?;
     match prefix.bytes().position(|byte| byte == 0) {
         Some(offset) => Err(InvalidInput::Nul { field, offset }.into()),
-        None => Ok(prefix),
+        None => Ok(()),
     }
 }
 
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(page_items("limit", 10_001), Err(error));
         assert!(page_token(&[0; PAGE_TOKEN_BYTES_MAX]).is_ok());
         assert!(page_token(&[0; PAGE_TOKEN_BYTES_MAX + 1]).is_err());
-        assert_eq!(key_prefix(String::new()), Ok(String::new()));
-        assert_eq!(key_prefix("a\0".to_owned()).unwrap_err().field(), "key_prefix");
+        assert_eq!(key_prefix("key_prefix", ""), Ok(()));
+        assert_eq!(key_prefix("key_prefix", "a\0").unwrap_err().field(), "key_prefix");
     }
 }

@@ -5,8 +5,11 @@
 //! transactions of a vault are one block. Must never read anything but rows and entries: every replica gets
 //! the same result from the same log.
 
+pub(crate) mod anchors;
 pub(crate) mod block;
 mod cache;
+pub(crate) mod changed_keys;
+mod flush;
 pub(crate) mod operations;
 mod prove;
 pub(crate) mod round;
@@ -31,8 +34,9 @@ use crate::rows::GroupRow;
 use crate::view::{RowWrite, StateView};
 use cache::VaultCache;
 
+pub use crate::query::ProvedKey;
 pub use operations::{ConditionFailure, FailedCondition};
-pub use prove::{ProvedKey, TipProof};
+pub use prove::TipProof;
 pub use vault_state::genesis_rows;
 
 /// Settings of the state machine. The session limits change what replicas answer and are the same on every
@@ -49,6 +53,9 @@ pub struct ApplyConfig {
     pub session_retention_ns: u64,
     /// Idempotency keys that a vault remembers at most.
     pub session_rows_max: u64,
+    /// Heights below the tip that can still be read and proved; `None` keeps all. The directory's are always
+    /// kept. A node's own: it decides only what this node can answer.
+    pub history_blocks: Option<u64>,
 }
 
 impl Default for ApplyConfig {
@@ -60,6 +67,7 @@ impl Default for ApplyConfig {
             session_retention_ns: 3600 * 1_000_000_000,
             // At ten thousand writes a second on one vault, well above the longest deadline.
             session_rows_max: 1_000_000,
+            history_blocks: None,
         }
     }
 }

@@ -5,6 +5,9 @@
 
 mod block;
 mod list;
+mod past;
+mod past_trees;
+mod state_proof;
 mod version;
 
 use ledger_proof::ReadFault;
@@ -19,6 +22,10 @@ pub use block::{
     StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes, log_root,
 };
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
+pub use past::{PAST_KEYS_MAX, PastTree};
+pub use past_trees::PastTrees;
+pub(crate) use state_proof::StateAt;
+pub use state_proof::{ListRequest, LogSizes, ProvedKey, ProvedList, StateProof};
 
 /// Why a read has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -33,6 +40,16 @@ pub enum QueryError {
         floor: u64,
         /// The height of the last block.
         tip: u64,
+    },
+    /// The state tree of the height is too far from every stored one.
+    #[error(
+        "more than {keys_max} keys changed between height {height} and the nearest stored tree"
+    )]
+    TooManyChanges {
+        /// The height.
+        height: u64,
+        /// The most changed keys that are gone through for one height.
+        keys_max: usize,
     },
     /// Stored state could not be read. Fatal to the replica.
     #[error(transparent)]

@@ -22,8 +22,9 @@ pub use sessions::{
     ClientRow, SequenceContract, SessionRow, session_client_key, session_key, session_range,
 };
 pub use state::{
-    RECORD_LEN, history_key, history_key_after, history_key_from, latest_key, split_history_key,
-    split_latest, tree_page_key, tree_page_range,
+    RECORD_LEN, RetiredPage, TreeRow, history_key, history_key_after, history_key_from, latest_key,
+    retired_page_key, retired_page_range, split_history_key, split_latest, split_tree_key,
+    tree_anchor_key, tree_anchor_range, tree_page_key, tree_page_range,
 };
 pub use vaults::{
     GroupRow, OwnedRow, OwnedState, VaultRow, VaultStatus, group_row_key, group_rows_range,

@@ -5,6 +5,7 @@
 
 mod chain;
 mod state;
+mod tree;
 
 use std::path::Path;
 
@@ -118,9 +119,10 @@ impl Check<'_> {
             (Family::Latest, state::check(self.rows, vault, row)?),
             (Family::History, self.history(vault, row)?),
             (Family::Sessions, self.sessions(vault, row)?),
-            // Last, because pages are read by way of headers, bodies and state.
-            (Family::Tree, state::check_pages(self.rows, vault, row)?),
+            (Family::Tree, tree::check(self.rows, vault, row)?),
         ];
+        // Last, because leaves are reached by way of headers, bodies, state and pages.
+        state::check_leaves(self.rows, vault)?;
         for (family, count) in counts {
             self.counted[family as usize] += count;
         }

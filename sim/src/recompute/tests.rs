@@ -1,6 +1,8 @@
 //! Whole groups pass; each kind of row that is wrong, missing or too many is found.
 
-use ledger_shard_core::rows::{group_row_key, session_key, vault_row_key};
+use ledger_shard_core::rows::{
+    group_row_key, session_key, tree_anchor_key, tree_page_key, vault_row_key,
+};
 use ledger_shard_core::view::RowWrite;
 
 use super::*;
@@ -54,6 +56,13 @@ impl Whole {
         self.write(family, key, right);
         assert!(self.check().is_ok());
     }
+}
+
+/// The same bytes but for one within the first hash of a page, or the height of an anchor.
+fn bent_early(value: &[u8]) -> Option<Vec<u8>> {
+    let mut value = value.to_vec();
+    value[8] ^= 1;
+    Some(value)
 }
 
 /// The same bytes but for the last one.
@@ -157,15 +166,35 @@ fn wrong_history_sessions_and_pages_are_found() {
     whole.finds(Family::Sessions, key, Some(later.clone()), "a session is of no block");
     let one_more = session_key(vault, "nobody", &[7; 16]);
     whole.finds(Family::Sessions, &one_more, Some(later), "a session is of no block");
-    let pages = whole.rows(Family::Tree);
-    let (key, page) = pages.last().expect("a page");
-    whole.finds(Family::Tree, key, bent(page), "its tree");
-    whole.finds(Family::Tree, key, None, "its tree");
-    let mut later = key.clone();
-    let height_at = later.len() - 8;
-    later[height_at..].copy_from_slice(&(!(tip + 1)).to_be_bytes());
-    later[16..24].copy_from_slice(&u64::MAX.to_be_bytes());
-    whole.finds(Family::Tree, &later, Some(page.clone()), "a page is of a later block");
+}
+
+#[test]
+fn wrong_pages_and_anchors_are_found() {
+    let mut whole = whole();
+    let (vault, newest) = (whole.vault, whole.state.tree_anchor.height);
+    let rows = whole.rows(Family::Tree);
+    let last = |wanted: fn(&TreeRow) -> bool| {
+        let is_wanted = |(key, _): &&(Vec<u8>, Vec<u8>)| {
+            wanted(&split_tree_key(key).expect("a row of the tree family"))
+        };
+        rows.iter().rev().find(is_wanted).expect("there is one").clone()
+    };
+    let (key, page) = last(|row| matches!(row, TreeRow::Page { .. }));
+    whole.finds(Family::Tree, &key, bent_early(&page), "its tree");
+    whole.finds(Family::Tree, &key, None, "its tree");
+    let orphan = tree_page_key(vault, 1 << 40, newest);
+    whole.finds(Family::Tree, &orphan, Some(page.clone()), "no anchor leads to");
+    whole.finds(Family::Tree, &[&key[..], &[0]].concat(), Some(page), "is none");
+    // Not the first: without it there would be less history, and nothing wrong.
+    let (key, anchor) = last(|row| matches!(row, TreeRow::Anchor { .. }));
+    whole.finds(Family::Tree, &key, bent_early(&anchor), "its tree");
+    whole.finds(Family::Tree, &key, None, "its tree");
+    let later = TreeAnchor { height: newest, ..whole.state.tree_anchor.clone() };
+    let key = tree_anchor_key(vault, newest);
+    whole.finds(Family::Tree, &key, Some(later.encode()), "not the newest");
+    let (key, _) = last(|row| matches!(row, TreeRow::Retired(_)));
+    whole.finds(Family::Tree, &key, None, "as retired");
+    whole.finds(Family::Tree, &key, Some(vec![1]), "is none");
 }
 
 #[test]

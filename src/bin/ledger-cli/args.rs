@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger_client::Relationship;
-use ledger_types::VaultRef;
+use ledger_types::{TxId, VaultRef};
 
 use crate::names;
 use crate::output::Format;
@@ -93,10 +93,21 @@ pub(crate) enum Command {
     /// List entities or relationships.
     #[command(subcommand)]
     List(ListCommand),
+    /// Show the versions of an entity or a relationship, each with its proof checked.
+    History(HistoryOptions),
+    /// Show a transaction of a block, checking the proof that it is in there.
+    Receipt(ReceiptOptions),
+    /// Check that a vault's log only grew since it was last looked at, and show its newest checkpoint.
+    Checkpoint(CheckpointOptions),
     /// Show every block of a vault from a height on, then each new one.
     Watch(WatchOptions),
     /// Check a saved proof without any network.
     Verify(VerifyOptions),
+    /// Replay a vault from its first block and compare it with its signatures and all its replicas.
+    ///
+    /// Exit codes: 0 verified, 2 something contradicts what is signed, 3 not to be had, 4 the chain holds but
+    /// something could not be looked at.
+    Audit(AuditOptions),
     /// Whose signatures count.
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -232,6 +243,9 @@ pub(crate) struct GetOptions {
     /// Answer at this height or a later one.
     #[arg(long, value_name = "HEIGHT")]
     pub(crate) min_height: Option<u64>,
+    /// Answer at exactly this height.
+    #[arg(long, value_name = "HEIGHT", conflicts_with_all = ["min_height", "unverified"])]
+    pub(crate) at_height: Option<u64>,
     /// Keep the proof in a file that `verify` reads.
     #[arg(long, value_name = "FILE")]
     pub(crate) save_proof: Option<PathBuf>,
@@ -243,6 +257,56 @@ pub(crate) enum ListCommand {
     Entities(ListEntitiesOptions),
     /// Relationships by resource, relation or subject.
     Relationships(ListRelationshipsOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HistoryOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Relationship, resource#relation@subject.
+    #[arg(value_parser = names::relationship, conflicts_with_all = ["key", "resource"])]
+    pub(crate) relationship: Option<Relationship>,
+    #[command(flatten)]
+    pub(crate) parts: RelationshipParts,
+    /// Entity.
+    #[arg(long, short = 'k', conflicts_with = "resource")]
+    pub(crate) key: Option<String>,
+    /// Most versions shown, the newest first.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// Height to begin at; the newest without one.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) at_height: Option<u64>,
+    /// Show every write acknowledged before now.
+    #[arg(long, conflicts_with = "at_height")]
+    pub(crate) linearizable: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReceiptOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Block that holds the transaction, as `put` shows it.
+    #[arg(long)]
+    pub(crate) height: u64,
+    /// Transaction, 32 hexadecimal digits.
+    #[arg(long, required_unless_present = "index", value_parser = names::transaction)]
+    pub(crate) tx: Option<TxId>,
+    /// Transaction by its index in the block, from 0.
+    #[arg(long, conflicts_with = "tx")]
+    pub(crate) index: Option<u32>,
+    /// Keep the receipt in a file that `verify` reads.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_proof: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckpointOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Keep the signed note in a file, for witnesses and other clients.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_note: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -269,6 +333,13 @@ pub(crate) struct ListRelationshipsOptions {
     /// Only this subject.
     #[arg(long)]
     pub(crate) subject: Option<String>,
+    /// Only resources with this before their first colon; needs --verified.
+    #[arg(
+        long,
+        requires = "verified",
+        conflicts_with_all = ["resource", "relation", "subject"]
+    )]
+    pub(crate) resource_type: Option<String>,
     #[command(flatten)]
     pub(crate) common: ListScope,
 }
@@ -284,6 +355,12 @@ pub(crate) struct ListScope {
     /// Show every write acknowledged before now.
     #[arg(long)]
     pub(crate) linearizable: bool,
+    /// Check the proof that every item is there and none is missing.
+    #[arg(long)]
+    pub(crate) verified: bool,
+    /// Keep the proof of the whole list in a file that `verify` reads.
+    #[arg(long, value_name = "FILE", requires = "verified")]
+    pub(crate) save_proof: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -300,11 +377,32 @@ pub(crate) struct WatchOptions {
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyOptions {
-    /// Proof file, as `get --save-proof` wrote it.
+    /// Proof file, as `get`, `list` or `receipt` with --save-proof wrote it.
     pub(crate) file: PathBuf,
     /// Also require a signature time this near to now; by default the time of signing is shown, not judged.
     #[arg(long)]
     pub(crate) fresh: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Also compare the entities and relationships that each replica holds with the replayed state.
+    #[arg(long)]
+    pub(crate) values: bool,
+    /// Of replicas other than the one replayed from, look at the newest common block only.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// File for the report, as JSON; it is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Go on with every new block until a signal ends it; one line of JSON for each event.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Time between comparisons with a fresh checkpoint and all replicas.
+    #[arg(long, default_value = "30s", value_parser = names::duration, requires = "follow")]
+    pub(crate) interval: Duration,
 }
 
 #[derive(Subcommand, Debug)]
@@ -446,6 +544,14 @@ mod tests {
     #[test]
     fn declarations_hold_together() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interval_is_for_those_who_follow() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("ledger-cli audit -n 1 -v 2 --follow --interval 5s").is_ok());
+        assert!(parse("ledger-cli audit -n 1 -v 2 --interval 5s").is_err());
+        assert!(parse("ledger-cli audit -n 1 -v 2 --values --report audit.json").is_ok());
     }
 
     #[test]

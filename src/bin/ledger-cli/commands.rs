@@ -1,8 +1,13 @@
 //! One file per command.
 
+mod audit;
+mod audit_report;
+mod checkpoint;
 pub(crate) mod get;
-mod list;
+mod history;
+pub(crate) mod list;
 mod put;
+pub(crate) mod receipt;
 mod registry;
 mod status;
 mod trust;
@@ -21,8 +26,12 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Delete(options) => put::delete(options, global).await,
         Command::Get(options) => get::run(options, global).await,
         Command::List(command) => list::run(command, global).await,
+        Command::History(options) => history::run(options, global).await,
+        Command::Receipt(options) => receipt::run(options, global).await,
+        Command::Checkpoint(options) => checkpoint::run(options, global).await,
         Command::Watch(options) => watch::run(options, global).await,
         Command::Verify(options) => verify::run(options, global),
+        Command::Audit(options) => audit::run(options, global).await,
         Command::Trust(command) => trust::run(command, global).await,
         Command::Status(options) => status::run(options, global).await,
         Command::Namespace(command) => registry::namespace(command, global).await,

@@ -10,6 +10,12 @@ use ledger_client::ClientError;
 const FAILED: u8 = 1;
 /// Exit code for something that was checked and is not believed.
 const REFUSED: u8 = 2;
+/// Exit code for an audit that got no checkpoint or no whole chain.
+const UNAVAILABLE: u8 = 3;
+/// Exit code for an audit that could not look at everything.
+const INCOMPLETE: u8 = 4;
+/// Exit code for arguments that make no sense, as `sysexits.h` has it.
+pub(crate) const USAGE: u8 = 64;
 
 /// A failed command.
 #[derive(Debug)]
@@ -27,6 +33,16 @@ impl Failure {
     /// It was checked and is not believed.
     pub(crate) fn refused(message: impl fmt::Display) -> Failure {
         Failure { message: format!("VERIFICATION REFUSED: {message}"), exit_code: REFUSED }
+    }
+
+    /// An audit could not be made; that says nothing about the vault.
+    pub(crate) fn unavailable(message: impl fmt::Display) -> Failure {
+        Failure { message: format!("AUDIT UNAVAILABLE: {message}"), exit_code: UNAVAILABLE }
+    }
+
+    /// An audit left something out.
+    pub(crate) fn incomplete(message: impl fmt::Display) -> Failure {
+        Failure { message: format!("AUDIT INCOMPLETE: {message}"), exit_code: INCOMPLETE }
     }
 
     /// The system did not let it work.

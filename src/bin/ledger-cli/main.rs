@@ -1,7 +1,8 @@
 //! `ledger-cli`: the cluster from the command line.
 //!
 //! Answers go to standard output, progress and complaints to standard error. Exit codes: 0 it worked, 1 it
-//! failed or could not be asked, 2 an answer or a file was checked and is not believed.
+//! failed or could not be asked, 2 an answer or a file was checked and is not believed, 3 an audit could not be
+//! made, 4 an audit left something out, 64 the arguments make no sense.
 
 #![expect(clippy::print_stdout, reason = "answers of a command-line tool go to standard output")]
 #![expect(clippy::print_stderr, reason = "complaints of a command-line tool go to standard error")]
@@ -22,7 +23,17 @@ use crate::args::{Arguments, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed pipe is all that can go wrong, and there is nobody left to tell.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => ExitCode::from(failure::USAGE),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

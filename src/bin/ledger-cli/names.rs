@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ledger_client::Relationship;
-use ledger_types::VaultRef;
+use ledger_types::{TxId, VaultRef};
 
 /// Reads `resource#relation@subject`. The resource ends at the first `#`, the relation at the first `@`
 /// after it.
@@ -30,6 +30,13 @@ pub(crate) fn vault(text: &str) -> Result<VaultRef, String> {
     let (namespace, vault) = text.split_once('/').ok_or(form)?;
     let number = |text: &str| text.parse::<u64>().map_err(|_| form.to_owned());
     Ok(VaultRef::new(number(namespace)?, number(vault)?))
+}
+
+/// Reads a transaction's id, 32 hexadecimal digits.
+pub(crate) fn transaction(text: &str) -> Result<TxId, String> {
+    let form = "a transaction is written as 32 hexadecimal digits";
+    let bytes = hex::decode(text).map_err(|_| form.to_owned())?;
+    TxId::from_slice(&bytes).ok_or_else(|| form.to_owned())
 }
 
 /// Reads a time such as `250ms`, `10s`, `5m` or `2h`; a plain number is seconds.
@@ -71,5 +78,8 @@ mod tests {
         assert!(duration("s").is_err() && duration("3 days").is_err() && duration("").is_err());
         assert_eq!(vault("4/2"), Ok(VaultRef::new(4, 2)));
         assert!(vault("4").is_err() && vault("4/-1").is_err());
+        let tx_id = TxId([0xab; 16]);
+        assert_eq!(transaction(&tx_id.to_string()), Ok(tx_id));
+        assert!(transaction("ab").is_err() && transaction(&"g".repeat(32)).is_err());
     }
 }

@@ -7,6 +7,7 @@ const COSTLY: &[(&str, usize)] = &[
     ("receipt", 60),
     ("saved_proof", 60),
     ("signed_note", 200),
+    ("verified_list", 60),
     ("verified_read", 60),
 ];
 /// The same for all others.

@@ -139,6 +139,13 @@ impl Seeds {
             include_str!("../../../../proof/vectors/receipt.json"),
             "answer",
         );
+        let lists = include_str!("../../../../proof/vectors/verified_list.json");
+        self.push_vectors("verified_list", lists, "answer");
+        let later = &vectors(lists)[0]["later"];
+        for (number, page) in later.as_array().expect("pages").iter().enumerate() {
+            let page = hex::decode(page.as_str().expect("hex text")).expect("hex digits");
+            self.push("verified_list", &format!("page {}", number + 1), page);
+        }
         let reads = include_str!("../../../../proof/vectors/verified_read.json");
         self.push_vectors("verified_read", reads, "answer");
         self.push_vectors(
@@ -230,7 +237,7 @@ impl Seeds {
             let anchor = tree.flush(5, |write| pages.push(write)).encode();
             let root = pages.into_iter().find_map(|write| match write {
                 PageWrite::Put { bytes, .. } => Some(bytes),
-                PageWrite::Delete { .. } => None,
+                PageWrite::Retire { .. } => None,
             });
             let mut bytes = kind(anchor.len() as u8, &anchor);
             bytes.extend(root.expect("so many keys take a page"));

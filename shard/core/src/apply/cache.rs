@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use ledger_proof::ReadFault;
 use ledger_types::VaultRef;
 
+use super::flush::flush;
 use super::round::vault_row;
 use super::vault_state::VaultState;
-use crate::view::RowWrite;
+use crate::view::{RowWrite, StateView};
 
 /// Most vaults that one round flushes to make room.
 const FLUSHES_PER_ROUND: usize = 64;
@@ -66,7 +68,12 @@ impl VaultCache {
 
     /// Over budget: writes the pages of the vaults unused for longest, so that [`VaultCache::trim`] can drop
     /// them once these rows are in the store.
-    pub(crate) fn flush_for_room(&mut self, rows: &mut Vec<RowWrite>) {
+    pub(crate) fn flush_for_room(
+        &mut self,
+        history_blocks: Option<u64>,
+        view: &dyn StateView,
+        rows: &mut Vec<RowWrite>,
+    ) -> Result<(), ReadFault> {
         let excess = self.excess();
         let (mut reclaimable, mut flushes) = (0, 0);
         for vault in self.by_use.values() {
@@ -76,11 +83,12 @@ impl VaultCache {
             let cached = self.vaults.get_mut(vault).expect("both maps name the same vaults");
             reclaimable += cached.bytes;
             if cached.state.keys_since_flush > 0 {
-                cached.state.flush_tree(*vault, rows);
+                flush(*vault, &mut cached.state, history_blocks, view, rows)?;
                 rows.push(vault_row(*vault, &cached.state));
                 flushes += 1;
             }
         }
+        Ok(())
     }
 
     /// Over budget: drops flushed vaults unused for longest, and parts of the tree of one that is larger than

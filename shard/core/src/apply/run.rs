@@ -13,6 +13,7 @@ use ledger_types::{Dedup, GroupId, OwnerEpoch, TxId, VaultRef};
 
 use super::block::BlockBuilder;
 use super::cache::VaultCache;
+use super::flush;
 use super::round::{RoundEntities, VaultRound};
 use super::sessions::SessionLimits;
 use super::vault_state::{Born, VaultState, born};
@@ -102,26 +103,33 @@ pub(super) fn round(
         output.rows.push(RowWrite { family, key, value: Some(applier.groups[&group].encode()) });
         output.applied.push((group, applied_index));
     }
-    finish(applier, rounds, output);
-    Ok(())
+    finish(applier, rounds, view, output)
 }
 
 /// Moves every vault's rows into the output, writes tree pages that are due, and keeps the states.
-fn finish(applier: &mut Applier, rounds: Rounds, output: &mut ApplyOutput) {
+fn finish(
+    applier: &mut Applier,
+    rounds: Rounds,
+    view: &dyn StateView,
+    output: &mut ApplyOutput,
+) -> Result<(), ApplyFault> {
+    let history_blocks = applier.config.history_blocks;
     for (vault, mut round) in rounds {
         if round.is_looked_up() && round.state().is_some() {
             let (blocks_max, bytes_max) =
                 (applier.config.tree_flush_blocks, applier.config.tree_flush_bytes);
             let state = round.state().expect("just looked at");
             if state.unflushed_blocks() >= blocks_max || state.unflushed_bytes() >= bytes_max {
-                round.state_mut().flush_tree(vault, &mut output.rows);
+                let (state, rows) = (round.state_mut(), &mut output.rows);
+                flush::flush(vault, state, history_blocks, view, rows)?;
             }
         }
         if let Some(state) = round.finish(&mut output.rows) {
             applier.cache.put(vault, state);
         }
     }
-    applier.cache.flush_for_room(&mut output.rows);
+    applier.cache.flush_for_room(history_blocks, view, &mut output.rows)?;
+    Ok(())
 }
 
 fn group_row<'a>(

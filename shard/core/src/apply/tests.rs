@@ -3,8 +3,10 @@
 mod directory;
 mod faults;
 pub(crate) mod harness;
+mod past;
 mod proofs;
 mod property;
 mod records;
+mod replay;
 mod sessions;
 mod transactions;

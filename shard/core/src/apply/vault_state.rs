@@ -6,17 +6,17 @@
 use std::collections::BTreeSet;
 
 use ledger_proof::header::HEADER_LEN;
-use ledger_proof::transaction::AppliedOperation;
 use ledger_proof::{
     BlockHeader, Descriptor, EntryPosition, Frontier, LogNodes, PageWrite, ReadFault, Record,
     StateTree, Transaction, TreeStore, hash,
 };
-use ledger_types::{Digest, GroupId, Operation, OwnerEpoch, StateKey, VaultRef};
+use ledger_types::{Digest, GroupId, OwnerEpoch, StateKey, VaultRef};
 
+use super::changed_keys::add_changed_keys;
 use crate::rows::{
-    LogNodeRow, OwnedRow, OwnedState, RECORD_LEN, VaultRow, VaultStatus, block_body_key,
-    block_header_key, block_log_node_key, decode_body, latest_key, owned_row_key, prefix_end,
-    tree_page_key, vault_row_key,
+    LogNodeRow, OwnedRow, OwnedState, RECORD_LEN, RetiredPage, VaultRow, VaultStatus,
+    block_body_key, block_header_key, block_log_node_key, decode_body, latest_key, owned_row_key,
+    prefix_end, retired_page_key, tree_anchor_key, tree_page_key, vault_row_key,
 };
 use crate::view::{Family, RowWrite, StateView};
 
@@ -80,19 +80,25 @@ impl VaultState {
         self.row.height - self.row.tree_anchor.height
     }
 
-    /// Writes the tree's changed pages and moves the anchor; the vault's row must go into the same batch.
+    /// Writes the tree's changed pages and moves the anchor; the vault's row must go into the same batch. The
+    /// anchor before it and the pages that only it leads to stay, for proofs at earlier heights.
     pub(crate) fn flush_tree(&mut self, vault: VaultRef, rows: &mut Vec<RowWrite>) {
-        self.row.tree_anchor = self.tree.flush(self.row.height, |page| {
-            let (id, height, value) = match page {
-                PageWrite::Put { id, height, bytes } => (id, height, Some(bytes)),
-                PageWrite::Delete { id, height } => (id, height, None),
-            };
-            rows.push(RowWrite {
-                family: Family::Tree,
-                key: tree_page_key(vault, id, height),
-                value,
-            });
+        let retired_height = self.row.height;
+        let mut put = |key, value| {
+            rows.push(RowWrite { family: Family::Tree, key, value: Some(value) });
+        };
+        let anchor = self.tree.flush(self.row.height, |page| match page {
+            PageWrite::Put { id, height, bytes } => put(tree_page_key(vault, id, height), bytes),
+            PageWrite::Retire { id, height } => {
+                let page = RetiredPage { retired_height, id, height };
+                put(retired_page_key(vault, page), Vec::new());
+            }
         });
+        let before = std::mem::replace(&mut self.row.tree_anchor, anchor);
+        // Genesis needs no row: its one key is known.
+        if before.height > 0 && before.height < self.row.height {
+            put(tree_anchor_key(vault, before.height), before.encode());
+        }
         self.keys_since_flush = 0;
     }
 
@@ -211,11 +217,7 @@ fn catch_up(
     let mut changed = 0;
     for height in row.tree_anchor.height + 1..=row.height {
         let body = stored_body(view, vault, height)?;
-        for transaction in stored_transactions(&body)? {
-            for operation in &transaction.operations {
-                add_state_keys(operation, &mut keys);
-            }
-        }
+        add_changed_keys(&body, &mut keys)?;
         if keys.len() >= RECONCILE_KEYS_MAX || height == row.height {
             let batch: Vec<StateKey> = std::mem::take(&mut keys).into_iter().collect();
             tree.reconcile(&batch, &store)?;
@@ -223,25 +225,6 @@ fn catch_up(
         }
     }
     Ok(changed)
-}
-
-fn add_state_keys(applied: &AppliedOperation, keys: &mut BTreeSet<StateKey>) {
-    let AppliedOperation::State { operation, .. } = applied else {
-        keys.insert(StateKey::descriptor());
-        return;
-    };
-    match operation {
-        Operation::SetEntity { key, .. }
-        | Operation::DeleteEntity { key }
-        | Operation::ExpireEntity { key, .. } => {
-            keys.insert(StateKey::entity(key));
-        }
-        Operation::CreateRelationship { resource, relation, subject }
-        | Operation::DeleteRelationship { resource, relation, subject } => {
-            keys.insert(StateKey::by_resource(resource, relation, subject));
-            keys.insert(StateKey::by_subject(resource, relation, subject));
-        }
-    }
 }
 
 /// A vault's row in the store.

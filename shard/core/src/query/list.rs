@@ -11,11 +11,18 @@ use ledger_types::{StateKey, VaultRef};
 
 use super::version::{Values, Version, from_history, from_latest};
 use super::{Entity, QueryError, Relationship, read_height, vault_row};
-use crate::rows::{history_key_after, history_key_from, latest_key, prefix_end, split_history_key};
+use crate::rows::{
+    history_key, history_key_after, history_key_from, latest_key, prefix_end, split_history_key,
+};
 use crate::view::{Family, StateView};
 
-/// Keys that are looked at together when a list reads an earlier height.
-const CHUNK_KEYS: usize = 1024;
+/// Keys that are looked at together when a list at an earlier height begins: a bucket of the state tree and the
+/// key that ends it.
+const CHUNK_KEYS_MIN: usize = 17;
+/// Keys that are looked at together once a list turned out to be long.
+const CHUNK_KEYS_MAX: usize = 1024;
+/// Rows of one key that are read without use before the rest of them is skipped.
+const IDLE_ROWS_MAX: usize = 8;
 /// What an item costs of a page's bytes beside its strings and value.
 const ITEM_BYTES: usize = 32;
 
@@ -183,31 +190,45 @@ impl<T> PageBuilder<T> {
     }
 }
 
-type Visitor<'a> =
+pub(super) type Visitor<'a> =
     dyn FnMut(&[u8], &Record, Option<&[u8]>) -> Result<ControlFlow<()>, ReadFault> + 'a;
 
 /// The keys with a prefix that are visible at a height.
-struct List<'a> {
-    view: &'a dyn StateView,
-    vault: VaultRef,
-    prefix: &'a [u8],
-    height: u64,
-    is_tip: bool,
+pub(super) struct List<'a> {
+    pub view: &'a dyn StateView,
+    pub vault: VaultRef,
+    /// May be empty, for all keys.
+    pub prefix: &'a [u8],
+    pub height: u64,
+    /// The height is the last block's, so that present rows are all there is to see.
+    pub is_tip: bool,
 }
 
 impl List<'_> {
     /// Visits keys after the cursor in order, each with its record and, if at hand, its value.
     fn visit(&self, after: Option<&[u8]>, visitor: &mut Visitor<'_>) -> Result<(), ReadFault> {
-        let mut from = match after {
+        match after {
             // A cursor before the prefix would show keys that are not asked for.
-            Some(after) if after >= self.prefix => [after, &[0]].concat(),
-            _ => self.prefix.to_vec(),
-        };
-        if self.is_tip {
-            return self.visit_latest(&from, visitor);
+            Some(after) if after >= self.prefix => {
+                self.visit_from(&[after, &[0]].concat(), visitor)
+            }
+            _ => self.visit_from(self.prefix, visitor),
         }
-        while let Some(next) = self.visit_chunk(&from, visitor)? {
+    }
+
+    /// Visits keys at or after `from`, which is not before the prefix.
+    pub(super) fn visit_from(
+        &self,
+        from: &[u8],
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), ReadFault> {
+        if self.is_tip {
+            return self.visit_latest(from, visitor);
+        }
+        let (mut from, mut keys_max) = (from.to_vec(), CHUNK_KEYS_MIN);
+        while let Some(next) = self.visit_chunk(&from, keys_max, visitor)? {
             from = next;
+            keys_max = CHUNK_KEYS_MAX.min(keys_max * 4);
         }
         Ok(())
     }
@@ -227,16 +248,18 @@ impl List<'_> {
         result.map(|_| ())
     }
 
-    /// Looks at up to [`CHUNK_KEYS`] present and as many superseded keys from `from` on, and visits those up
-    /// to where both are known. Returns where to go on, `None` at the end.
+    /// Looks at up to `keys_max` present and as many superseded keys from `from` on, and visits those up to
+    /// where both are known. Returns where to go on, `None` at the end.
     fn visit_chunk(
         &self,
         from: &[u8],
+        keys_max: usize,
         visitor: &mut Visitor<'_>,
     ) -> Result<Option<Vec<u8>>, ReadFault> {
         let mut found = BTreeMap::new();
-        let latest_bound = self.collect_latest(from, &mut found)?;
-        let history_bound = self.collect_history(from, latest_bound.as_deref(), &mut found)?;
+        let latest_bound = self.collect_latest(from, keys_max, &mut found)?;
+        let last = latest_bound.as_deref();
+        let history_bound = self.collect_history(from, last, keys_max, &mut found)?;
         let bound = history_bound.or(latest_bound);
         for (key, version) in &found {
             if bound.as_ref().is_some_and(|bound| key > bound) {
@@ -258,6 +281,7 @@ impl List<'_> {
     fn collect_latest(
         &self,
         from: &[u8],
+        keys_max: usize,
         found: &mut BTreeMap<Vec<u8>, Version>,
     ) -> Result<Option<Vec<u8>>, ReadFault> {
         let (first, end) = (latest_key(self.vault, from), self.latest_end());
@@ -273,7 +297,7 @@ impl List<'_> {
                 Ok(_) => {}
             }
             seen += 1;
-            if seen == CHUNK_KEYS {
+            if seen == keys_max {
                 bound = Some(key.to_vec());
             }
             fault.is_none() && bound.is_none()
@@ -287,37 +311,85 @@ impl List<'_> {
         &self,
         from: &[u8],
         last: Option<&[u8]>,
+        keys_max: usize,
         found: &mut BTreeMap<Vec<u8>, Version>,
     ) -> Result<Option<Vec<u8>>, ReadFault> {
-        let first = history_key_from(self.vault, from);
+        let mut first = history_key_from(self.vault, from);
         let end = match last {
             Some(last) => history_key_after(self.vault, last),
             None => prefix_end(&history_key_from(self.vault, self.prefix)),
         };
-        let (mut seen, mut current, mut bound, mut fault) = (0, Vec::new(), None, None);
-        self.view.scan(Family::History, &first, &end, &mut |row_key, row| {
-            let Some((key, superseded, _)) = split_history_key(row_key) else {
-                fault = Some(ReadFault::Corrupt { what: "a history key is malformed" });
-                return false;
-            };
-            if key != current {
-                if seen == CHUNK_KEYS {
-                    bound = Some(std::mem::take(&mut current));
-                    return false;
+        let mut keys = HistoryKeys { seen: 0, keys_max, current: Vec::new(), idle_rows: 0 };
+        loop {
+            let (mut next, mut fault) = (Next::End, None);
+            self.view.scan(Family::History, &first, &end, &mut |row_key, row| {
+                match self.history_row(row_key, row, &mut keys, found) {
+                    Ok(step) => next = step,
+                    Err(error) => fault = Some(error),
                 }
-                seen += 1;
-                current = key;
+                fault.is_none() && matches!(next, Next::Row)
+            })?;
+            match (fault, next) {
+                (Some(fault), _) => return Err(fault),
+                (None, Next::Row | Next::End) => return Ok(None),
+                (None, Next::Full) => return Ok(Some(keys.current)),
+                (None, Next::From(skipped_to)) => first = skipped_to,
             }
-            // Versions of a key do not overlap, so at most one of its rows spans the height.
-            match from_history(row) {
-                Err(error) => fault = Some(error),
-                Ok(record) if record.modified_height <= self.height && self.height < superseded => {
-                    found.insert(current.clone(), Version { record, value: None });
-                }
-                Ok(_) => {}
-            }
-            fault.is_none()
-        })?;
-        fault.map_or(Ok(bound), Err)
+        }
     }
+
+    /// Takes in a row of history and tells where to go on.
+    fn history_row(
+        &self,
+        row_key: &[u8],
+        row: &[u8],
+        keys: &mut HistoryKeys,
+        found: &mut BTreeMap<Vec<u8>, Version>,
+    ) -> Result<Next, ReadFault> {
+        let (key, superseded, _) = split_history_key(row_key)
+            .ok_or(ReadFault::Corrupt { what: "a history key is malformed" })?;
+        if key != keys.current {
+            if keys.seen == keys.keys_max {
+                return Ok(Next::Full);
+            }
+            keys.seen += 1;
+            keys.current = key;
+            keys.idle_rows = 0;
+        }
+        // Versions of a key do not overlap, so at most one of its rows spans the height.
+        let record = from_history(row)?;
+        if record.modified_height <= self.height && self.height < superseded {
+            found.insert(keys.current.clone(), Version { record, value: None });
+        }
+        keys.idle_rows += 1;
+        Ok(match keys.idle_rows > IDLE_ROWS_MAX {
+            false => Next::Row,
+            // A key may have been superseded any number of times.
+            true if superseded <= self.height => {
+                Next::From(history_key(self.vault, &keys.current, self.height + 1, 0))
+            }
+            true => Next::From(history_key_after(self.vault, &keys.current)),
+        })
+    }
+}
+
+/// How far a reading of history has come.
+struct HistoryKeys {
+    seen: usize,
+    keys_max: usize,
+    current: Vec<u8>,
+    /// Rows of the current key so far.
+    idle_rows: usize,
+}
+
+/// Where a reading of history goes on.
+enum Next {
+    /// With the next row.
+    Row,
+    /// At this key.
+    From(Vec<u8>),
+    /// Nowhere: as many keys were seen as were asked for.
+    Full,
+    /// Nowhere: there are no more rows.
+    End,
 }

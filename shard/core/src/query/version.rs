@@ -97,13 +97,10 @@ impl<'a> Values<'a> {
         state_key: &[u8],
         version: Version,
     ) -> Result<Entity, ReadFault> {
-        let Version { record, value } = version;
+        let record = version.record;
         let key = StateKey::as_entity(state_key)
             .ok_or(ReadFault::Corrupt { what: "an entity's state key is malformed" })?;
-        let value = match value {
-            Some(value) => value,
-            None => self.read(state_key, &record)?,
-        };
+        let value = self.value(state_key, version)?;
         Ok(Entity {
             key: key.to_owned(),
             value,
@@ -113,8 +110,22 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// The value of a version of any key; a relationship's is empty.
+    pub(crate) fn value(
+        &mut self,
+        state_key: &[u8],
+        version: Version,
+    ) -> Result<Vec<u8>, ReadFault> {
+        match version.value {
+            Some(value) => Ok(value),
+            None => self.read(state_key, &version.record),
+        }
+    }
+
     fn read(&mut self, state_key: &[u8], record: &Record) -> Result<Vec<u8>, ReadFault> {
-        let value = if record.modified_height == 0 {
+        let value = if StateKey::as_relationship(state_key).is_some() {
+            Vec::new()
+        } else if record.modified_height == 0 {
             // Genesis has no body; its only value is the descriptor's first one.
             let (vault, old_note) = (self.vault, Digest::ZERO);
             Descriptor { vault, log_epoch: 0, last_recovery_height: 0, old_note }.encode()

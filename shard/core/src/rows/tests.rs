@@ -159,9 +159,37 @@ fn ranges_hold_their_rows_and_no_others() {
     let (first, end) = tree_page_range(vault);
     let newest_first = [tree_page_key(vault, 1, 9), tree_page_key(vault, 1, 8)];
     assert!(first <= newest_first[0] && newest_first[0] < newest_first[1] && newest_first[1] < end);
+    let (anchors, anchors_end) = tree_anchor_range(vault, 8);
+    assert!(first < anchors && anchors <= tree_anchor_key(vault, 8));
+    assert!(tree_anchor_key(vault, 7) < anchors && tree_anchor_key(vault, 300) < anchors_end);
+    assert!(tree_anchor_key(vault, u64::MAX) < anchors_end && anchors_end < newest_first[0]);
+    let (retired, retired_end) = retired_page_range(vault, RETIRED.retired_height);
+    let key = |retired_height| retired_page_key(vault, RetiredPage { retired_height, ..RETIRED });
+    assert!(newest_first[1] < key(0) && key(11) < retired && retired < key(12));
+    assert!(key(12) < retired_end && retired_end <= key(13) && key(u64::MAX - 1) < end);
     let (first, end) = session_range(vault);
     let keys = [session_key(vault, "c", &[0xFF; 16]), session_client_key(vault, "c")];
     assert!(first <= keys[0] && keys[0] < keys[1] && keys[1] < end);
+}
+
+const RETIRED: RetiredPage = RetiredPage { retired_height: 12, id: 3, height: 9 };
+
+#[test]
+fn keys_of_the_tree_family_tell_what_they_are() {
+    let vault = VaultRef::new(1, 2);
+    let rows = [
+        (tree_page_key(vault, 1, 9), Some(TreeRow::Page { id: 1, height: 9 })),
+        (tree_anchor_key(vault, 9), Some(TreeRow::Anchor { height: 9 })),
+        (retired_page_key(vault, RETIRED), Some(TreeRow::Retired(RETIRED))),
+    ];
+    for (key, row) in rows {
+        assert_eq!(split_tree_key(&key), row);
+        for end in 0..key.len() {
+            assert_eq!(split_tree_key(&key[..end]), None, "cut at {end}");
+        }
+        assert_eq!(split_tree_key(&[&key[..], &[0; 8]].concat()), None);
+        assert_eq!(split_tree_key(&[&key[..], &[0]].concat()), None);
+    }
 }
 
 proptest! {
@@ -210,6 +238,9 @@ fn rows_are_the_golden_bytes() {
             ("block_body", encode_body(&[b"one".to_vec(), b"two".to_vec()])),
             ("block_log_node_key", block_log_node_key(vault, node)),
             ("tree_page_key", tree_page_key(vault, 11, 9)),
+            ("tree_anchor_key", tree_anchor_key(vault, 9)),
+            ("tree_anchor", TreeAnchor { height: 9, ..TreeAnchor::empty() }.encode()),
+            ("retired_page_key", retired_page_key(vault, RETIRED)),
             ("session_key", session_key(vault, "client", &[0xAB; 16])),
             ("session_row", session_row().encode()),
             ("session_client_key", session_client_key(vault, "client")),

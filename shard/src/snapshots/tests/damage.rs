@@ -1,10 +1,11 @@
 //! Every kind of damage is refused, each with its own error.
 
-use ledger_proof::{Record, hash};
+use ledger_proof::{Record, TreeAnchor, hash};
 use ledger_shard_core::records::{record_at, record_header};
 use ledger_shard_core::rows::{
-    LogNodeRow, VaultRow, block_body_key, block_header_key, block_log_node_key, latest_key,
-    owned_row_key, vault_row_key,
+    LogNodeRow, RetiredPage, TreeRow, VaultRow, block_body_key, block_header_key,
+    block_log_node_key, latest_key, owned_row_key, retired_page_key, split_tree_key,
+    tree_anchor_key, tree_page_key, vault_row_key,
 };
 use ledger_shard_core::snapshot::SnapshotFile;
 use ledger_types::StateKey;
@@ -366,16 +367,82 @@ fn state_is_what_the_tip_commits_to() {
     assert!(pages() > 0);
     let count = whole.files.iter().zip(&whole.manifest.files);
     let count = count.filter(|(_, line)| line.family == Family::Tree).map(|(_, line)| line.rows);
+    let mut kinds = [0; 3];
     for page in 0..count.sum::<u64>() as usize {
+        let mut kind = None;
         let changed = whole.change(Family::Tree, |rows| {
-            let value = &mut rows[page].1;
-            let last = value.len() - 1;
-            value[last] ^= 1;
+            let (key, value) = &mut rows[page];
+            kind = split_tree_key(key);
+            // In a page's first hash, or an anchor's height. Where the keys of a bucket begin is in no hash, and
+            // only of the newest tree are the leaves looked up.
+            match value.get_mut(8) {
+                Some(byte) => *byte ^= 1,
+                None => value.push(1),
+            }
         });
         refused!(changed, VerifyError::Tree { .. });
-        let missing = whole.change(Family::Tree, |rows| drop(rows.remove(page)));
-        refused!(missing, VerifyError::Tree { .. });
+        let mut is_oldest = false;
+        let missing = whole.change(Family::Tree, |rows| {
+            let is_anchor =
+                |row: &Row| matches!(split_tree_key(&row.0), Some(TreeRow::Anchor { .. }));
+            let (removed, before) =
+                (rows.remove(page), page.checked_sub(1).map(|page| &rows[page]));
+            is_oldest = is_anchor(&removed) && !before.is_some_and(is_anchor);
+        });
+        // Without the oldest anchor there may be less history, and nothing wrong.
+        if !is_oldest {
+            refused!(missing, VerifyError::Tree { .. });
+        }
+        match kind.expect("a row of the tree family") {
+            TreeRow::Anchor { .. } => kinds[0] += 1,
+            TreeRow::Page { .. } => kinds[1] += 1,
+            TreeRow::Retired(_) => kinds[2] += 1,
+        }
     }
+    assert!(kinds.iter().all(|count| *count > 0), "{kinds:?}");
+}
+
+#[test]
+fn every_row_of_the_tree_belongs_to_an_anchor() {
+    let whole = loose();
+    let find = |rows: &[Row], wanted: fn(&TreeRow) -> bool| {
+        let mut all = rows.iter().filter(|(key, _)| key.starts_with(&VAULTS[0].to_bytes()));
+        let found = all.find(|(key, _)| split_tree_key(key).as_ref().is_some_and(wanted));
+        found.expect("there is one").clone()
+    };
+    let added = |wanted: fn(&TreeRow) -> bool, key: &dyn Fn(TreeRow) -> Vec<u8>| {
+        whole.change(Family::Tree, |rows| {
+            let (like, value) = find(rows, wanted);
+            insert(rows, key(split_tree_key(&like).expect("it is a row of the family")), value);
+        })
+    };
+    let vault = VAULTS[0];
+    let is_page = |row: &TreeRow| matches!(row, TreeRow::Page { .. });
+    let orphan = added(is_page, &|_| tree_page_key(vault, 1 << 40, 3));
+    refused!(orphan, VerifyError::Tree { .. });
+    let is_retired = |row: &TreeRow| matches!(row, TreeRow::Retired(_));
+    let twice = added(is_retired, &|row| match row {
+        TreeRow::Retired(page) => {
+            retired_page_key(vault, RetiredPage { retired_height: page.retired_height + 1, ..page })
+        }
+        other => panic!("{other:?}"),
+    });
+    refused!(twice, VerifyError::Tree { .. });
+    let is_anchor = |row: &TreeRow| matches!(row, TreeRow::Anchor { .. });
+    for height in [1, 1 << 40] {
+        let elsewhere = added(is_anchor, &|_| tree_anchor_key(vault, height));
+        refused!(elsewhere, VerifyError::Tree { .. });
+    }
+    let other_block = whole.change(Family::Tree, |rows| {
+        let (key, value) = find(rows, is_anchor);
+        rows.retain(|(found, _)| *found != key);
+        let mut anchor = TreeAnchor::decode(&value).unwrap();
+        anchor.height -= 1;
+        insert(rows, tree_anchor_key(vault, anchor.height), anchor.encode());
+    });
+    refused!(other_block, VerifyError::Tree { .. });
+    let unknown = added(is_page, &|_| [&tree_page_key(vault, 5, 3)[..], &[0]].concat());
+    refused!(unknown, VerifyError::Tree { .. });
 }
 
 #[test]

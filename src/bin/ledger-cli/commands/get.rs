@@ -1,10 +1,11 @@
 //! `get`: proved reads, and unproved ones on request.
 
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ledger_client::{
-    CheckedProof, Client, Consistency, ListOptions, Proved, Relationship, RelationshipFilter,
-    VerifiedOptions,
+    CheckedValues, Client, Consistency, ListOptions, Proved, Relationship, RelationshipFilter,
+    SavedProof, VerifiedOptions,
 };
 use ledger_proof::{Threshold, TrustBundle, VerifiedValue};
 use ledger_types::{StateKey, VaultRef, check_client_string};
@@ -30,15 +31,14 @@ pub(crate) async fn run(options: &GetOptions, global: &Global) -> Result<(), Fai
     let keys = state_keys(&relationships, &options.keys)?;
     let consistency = consistency(options);
     let min_height = options.min_height.unwrap_or(0);
-    let wanted = VerifiedOptions { consistency, min_height };
+    let wanted = VerifiedOptions { consistency, min_height, at_height: options.at_height };
     let answer = client.verified_get(vault, &keys, wanted).await?;
     if let Some(path) = &options.save_proof {
-        let bytes = answer.saved_proof().encode();
-        std::fs::write(path, &bytes).map_err(|error| Failure::file(path, &error))?;
-        eprintln!("proof of {} bytes saved in {}", bytes.len(), path.display());
+        save(&answer.saved_proof(), path)?;
     }
     let bundle = client.trust_bundle().await?;
-    let checked = CheckedProof { vault, keys, proved: answer.proved };
+    let at_height = options.at_height;
+    let checked = CheckedValues { vault, keys, at_height, proved: answer.proved };
     show(global.format(), &checked, &needed(&bundle));
     Ok(())
 }
@@ -47,7 +47,19 @@ fn consistency(options: &GetOptions) -> Consistency {
     if options.linearizable { Consistency::Linearizable } else { Consistency::Eventual }
 }
 
-fn state_keys(relationships: &[Relationship], keys: &[String]) -> Result<Vec<StateKey>, Failure> {
+/// Keeps a proof in a file.
+pub(crate) fn save(proof: &SavedProof, path: &Path) -> Result<(), Failure> {
+    let bytes = proof.encode();
+    std::fs::write(path, &bytes).map_err(|error| Failure::file(path, &error))?;
+    eprintln!("proof of {} bytes saved in {}", bytes.len(), path.display());
+    Ok(())
+}
+
+/// The state keys of relationships and entities, in this order.
+pub(crate) fn state_keys(
+    relationships: &[Relationship],
+    keys: &[String],
+) -> Result<Vec<StateKey>, Failure> {
     let refused = |error: ledger_types::InvalidInput| Failure::failed(error.to_string());
     let mut state_keys = Vec::new();
     for Relationship { resource, relation, subject } in relationships {
@@ -98,10 +110,10 @@ async fn unverified(
 }
 
 /// Shows what a checked proof says, and under what.
-pub(crate) fn show(format: Format, checked: &CheckedProof, rule: &str) {
+pub(crate) fn show(format: Format, checked: &CheckedValues, rule: &str) {
     let Proved { block, values } = &checked.proved;
     let items: Vec<(String, &VerifiedValue)> =
-        checked.keys.iter().map(key_name).zip(values).collect();
+        checked.keys.iter().map(|key| key_name(key.as_bytes())).zip(values).collect();
     if format == Format::Json {
         let json = json!({
             "vault": checked.vault.to_string(),
@@ -139,7 +151,7 @@ pub(crate) fn show(format: Format, checked: &CheckedProof, rule: &str) {
 }
 
 /// The bundle's threshold in words.
-fn needed(bundle: &TrustBundle) -> String {
+pub(crate) fn needed(bundle: &TrustBundle) -> String {
     match bundle.threshold {
         Threshold::Majority => "a majority is needed".to_owned(),
         Threshold::Fixed(count) => format!("{count} needed"),
@@ -147,7 +159,7 @@ fn needed(bundle: &TrustBundle) -> String {
 }
 
 /// How long ago something was signed.
-fn age(unix_seconds: u64) -> String {
+pub(crate) fn age(unix_seconds: u64) -> String {
     let signed = UNIX_EPOCH + Duration::from_secs(unix_seconds);
     match signed.elapsed() {
         Ok(age) => format!("{} s ago", age.as_secs()),
@@ -156,8 +168,7 @@ fn age(unix_seconds: u64) -> String {
 }
 
 /// A state key as it is written on the command line.
-fn key_name(key: &StateKey) -> String {
-    let bytes = key.as_bytes();
+pub(crate) fn key_name(bytes: &[u8]) -> String {
     if let Some((resource, relation, subject)) = StateKey::as_relationship(bytes) {
         return format!("{resource}#{relation}@{subject}");
     }

@@ -95,7 +95,7 @@ fn condition(options: &ConditionOptions) -> Option<Condition> {
 }
 
 fn show(global: &Global, vault: VaultRef, receipt: &WriteReceipt) {
-    let outcomes: Vec<&str> = receipt.outcomes.iter().copied().map(outcome).collect();
+    let outcomes: Vec<&str> = receipt.outcomes.iter().copied().map(outcome_name).collect();
     let json = json!({
         "vault": vault.to_string(),
         "height": receipt.height,
@@ -113,7 +113,7 @@ fn show(global: &Global, vault: VaultRef, receipt: &WriteReceipt) {
 }
 
 /// The name of an outcome.
-fn outcome(outcome: Outcome) -> &'static str {
+pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Created => "created",
         Outcome::Updated => "updated",

@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ledger_client::{ClientError, SavedProof, VerificationError};
+use ledger_client::{CheckedProof, ClientError, SavedProof, VerificationError};
 use ledger_proof::{TimeRule, TrustBundle};
 
 use crate::args::{Global, VerifyOptions};
-use crate::commands::get;
 use crate::commands::trust::bundle_from_files;
+use crate::commands::{get, list, receipt};
 use crate::failure::Failure;
 
 /// Largest proof file that is read, in bytes.
@@ -28,7 +28,17 @@ pub(crate) fn run(options: &VerifyOptions, global: &Global) -> Result<(), Failur
     let checked = SavedProof::decode(&bytes)
         .and_then(|proof| proof.verify(&bundle, times))
         .map_err(|error: VerificationError| Failure::from(ClientError::from(error)))?;
-    get::show(global.format(), &checked, &rule(&bundle, now));
+    let rule = rule(&bundle, now);
+    match &checked {
+        CheckedProof::Values(values) => get::show(global.format(), values, &rule),
+        CheckedProof::Transaction(transaction) => {
+            receipt::show(global.format(), transaction, &rule);
+        }
+        CheckedProof::List(list) => {
+            list.items.iter().for_each(|item| list::show_item(global.format(), item));
+            list::show_end(global.format(), (list.vault, list.items.len()), &list.block, &rule);
+        }
+    }
     Ok(())
 }
 

@@ -87,6 +87,13 @@ fn run(entries: &[&[Vec<u8>]]) -> (MemoryRows, Vec<CommandResult>) {
     (rows, answers)
 }
 
+/// Directories after the same commands, in one block and in one for each.
+pub(super) fn directories() -> [MemoryRows; 2] {
+    let commands = commands();
+    let one_by_one: Vec<&[Vec<u8>]> = commands.chunks(1).collect();
+    [run(&[&commands]).0, run(&one_by_one).0]
+}
+
 #[test]
 fn commands_of_one_entry_see_each_other_as_if_they_came_one_by_one() {
     let commands = commands();

@@ -12,7 +12,7 @@ use crate::rows::{VaultRow, split_vault_row_key};
 use crate::view::{Family, MemoryRows};
 
 /// Vaults of a random log; the second one is created by it.
-fn vaults() -> [VaultRef; 2] {
+pub(super) fn vaults() -> [VaultRef; 2] {
     [vault(), VaultRef::new(1, 2)]
 }
 
@@ -73,14 +73,14 @@ fn write_command() -> impl Strategy<Value = WriteCommand> {
 }
 
 /// Entries as (milliseconds since the one before, writes with their vault).
-type Log = Vec<(i64, Vec<(usize, WriteCommand)>)>;
+pub(super) type Log = Vec<(i64, Vec<(usize, WriteCommand)>)>;
 
-fn log() -> impl Strategy<Value = Log> {
+pub(super) fn log() -> impl Strategy<Value = Log> {
     let writes = prop::collection::vec((0..2usize, write_command()), 0..4);
     prop::collection::vec((-2000..5000i64, writes), 1..30)
 }
 
-fn entries(machine: &mut Machine, log: &Log) -> Vec<LogEntry> {
+pub(super) fn entries(machine: &mut Machine, log: &Log) -> Vec<LogEntry> {
     let mut entries = vec![machine.entry(&[create_vault(vaults()[1])])];
     for (step_ms, writes) in log {
         machine.time_ns = machine.time_ns.checked_add_signed(step_ms * 1_000_000).unwrap();
@@ -91,7 +91,7 @@ fn entries(machine: &mut Machine, log: &Log) -> Vec<LogEntry> {
     entries
 }
 
-fn config(tree_flush_blocks: u64, tree_cache_bytes: usize) -> ApplyConfig {
+pub(super) fn config(tree_flush_blocks: u64, tree_cache_bytes: usize) -> ApplyConfig {
     ApplyConfig {
         tree_flush_blocks,
         tree_cache_bytes,
