@@ -90,9 +90,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes away what [`Disk::fill`] has put there.
+    /// Takes away what [`Disk::fill`] has put there, so that a loss of power does not bring it back: the disk would be
+    /// full again, and nobody would know.
     pub(crate) fn free(&self) -> io::Result<()> {
-        std::fs::remove_file(self.filler())
+        std::fs::remove_file(self.filler())?;
+        File::open(&self.directory)?.sync_all()
     }
 
     fn filler(&self) -> PathBuf {
@@ -115,4 +117,35 @@ fn run(command: &mut Command) -> io::Result<()> {
     let told = String::from_utf8_lossy(&output.stderr);
     let program = command.get_program().to_string_lossy().into_owned();
     Err(io::Error::other(format!("{program}: {} {}", output.status, told.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tell;
+    use super::*;
+
+    fn free_bytes(disk: &Disk) -> u64 {
+        let told = rustix::fs::statvfs(&disk.directory).unwrap();
+        told.f_bavail * told.f_frsize
+    }
+
+    #[test]
+    fn a_disk_that_was_freed_has_room_after_a_power_cut_too() {
+        if let Some(why) = Disk::missing() {
+            tell(format_args!("a disk that was freed is not tried: {why}"));
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::make(folder.path(), "freed").unwrap();
+        let room = free_bytes(&disk);
+        disk.fill().unwrap();
+        assert!(free_bytes(&disk) < FILL_BYTES_MIN, "it is full");
+        // What fills it is durable, as it soon is when a server syncs its own files beside it.
+        File::open(disk.directory()).unwrap().sync_all().unwrap();
+        disk.free().unwrap();
+        disk.cut_off().unwrap();
+        disk.unmount().unwrap();
+        disk.mount().unwrap();
+        assert!(free_bytes(&disk) > room / 2, "{} bytes of {room} are free", free_bytes(&disk));
+    }
 }

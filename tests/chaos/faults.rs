@@ -212,7 +212,7 @@ impl Faults {
     }
 
     /// Looks for processes that ended although nobody ended them.
-    async fn notice_ended(&mut self, nodes: &mut Nodes) {
+    pub(crate) async fn notice_ended(&mut self, nodes: &mut Nodes) {
         for number in 0..NODES {
             if let Some(how) = nodes.has_ended(number).await {
                 if self.excused.remove(&number) {

@@ -131,6 +131,7 @@ async fn round(nodes: &mut Nodes, plan: Plan, recorder: Arc<Recorder>) -> Report
     if let Err(error) = nodes.wait_ready().await {
         recorder.violation(format!("not healed: {error}"));
     }
+    recorder.note("all nodes serve");
     settle(&client, &vaults, &recorder).await;
     let healed_after = healing.elapsed();
     recorder.note("healed");
@@ -143,6 +144,8 @@ async fn round(nodes: &mut Nodes, plan: Plan, recorder: Arc<Recorder>) -> Report
     recorder.note("witnesses have ended");
     load.read_all(LAST_READER).await;
     recorder.note("everything is read");
+    // A write that failed on a full disk ends a process when its turn comes, which may be only now.
+    faults.notice_ended(nodes).await;
     let level = wait_level(&replicas, &vaults, LEVEL_MAX).await;
     let tips = level.unwrap_or_else(|error| {
         recorder.violation(format!("replicas are not level: {error}"));
