@@ -270,18 +270,16 @@ fn start(
     let source = LocalSource { shard: shard.clone(), reader: reader.clone(), feed: feed.clone() };
     let service = LocalDirectory::new(directory.clone(), source.clone(), peers.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
-    let signer = Signer::new(&identity, node_key, &shard, &reader);
-    let quarantine = Quarantine::load(&reader)?;
     let context = Arc::new(NodeContext {
         config: config.clone(),
+        signer: Signer::new(&identity, node_key, &shard, &reader),
+        quarantine: Quarantine::load(&reader)?,
         identity,
         shard,
         reader,
         directory: directory.clone(),
         leaders: Arc::new(LeaderHints::new()),
-        signer,
         checkpoints: Checkpoints::default(),
-        quarantine,
         read_rounds: RecentRounds::default(),
         blocks: feed,
         channels: Arc::new(ChannelPool::default()),
@@ -293,14 +291,25 @@ fn start(
         fetcher,
     });
     let genesis = established.genesis.clone();
-    let follower = tokio::spawn(follow(directory, source, known_addresses(&genesis, peers)?));
-    let tasks = vec![
-        follower,
-        tokio::spawn(learn_leaders(context.clone())),
-        tokio::spawn(signed_history::run(context.clone())),
-        tokio::spawn(reconciler::run(context.clone(), store.clone(), peers.clone(), genesis)),
-    ];
+    let addresses = known_addresses(&genesis, peers)?;
+    let mut tasks = vec![tokio::spawn(follow(directory, source, addresses))];
+    tasks.extend(keep_up(&context, store, peers, genesis));
     Ok(Running { context, driver, transport, tasks })
+}
+
+/// The node's own work, beside what it is asked for.
+fn keep_up(
+    context: &Arc<NodeContext>,
+    store: &Arc<Store>,
+    peers: &Arc<PeerState>,
+    genesis: GenesisPromise,
+) -> [JoinHandle<()>; 3] {
+    let context = || context.clone();
+    [
+        tokio::spawn(learn_leaders(context())),
+        tokio::spawn(signed_history::run(context())),
+        tokio::spawn(reconciler::run(context(), store.clone(), peers.clone(), genesis)),
+    ]
 }
 
 /// Says which groups on disk are not started.

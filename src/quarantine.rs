@@ -111,10 +111,17 @@ fn read(key: &[u8], value: &[u8]) -> Result<(VaultRef, u64), DecodeError> {
     Ok((vault, size))
 }
 
+/// True if this node leads the group, as far as it knows.
+pub fn leads(context: &NodeContext, group: GroupId) -> bool {
+    context.shard.leader(group).is_some_and(|(role, ..)| role == Role::Leader)
+}
+
 /// Hands leadership of a group to another voter, each time to the one after the last, if this node leads it.
 pub fn give_up_leadership(context: &NodeContext, group: GroupId) {
-    let leads = context.shard.leader(group).is_some_and(|(role, ..)| role == Role::Leader);
-    let Some(shard) = context.directory.current().shard(group).filter(|_| leads) else { return };
+    let Some(shard) = context.directory.current().shard(group).filter(|_| leads(context, group))
+    else {
+        return;
+    };
     let own = context.identity.node;
     let mut others =
         shard.replicas.iter().filter(|replica| replica.in_new_set && replica.node != own);

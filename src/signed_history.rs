@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use ledger_proof::SignedNote;
 use ledger_shard::{
-    Command, CommandKind, Family, NewBlock, NotedCheckpoint, RecordCheckpoint, Role,
-    StateView as _, VaultRow, checkpoint_key, decode_checkpoint,
+    Command, CommandKind, Family, NewBlock, NotedCheckpoint, RecordCheckpoint, StateView as _,
+    VaultRow, checkpoint_key, decode_checkpoint,
 };
-use ledger_types::{GroupId, VaultRef};
+use ledger_types::VaultRef;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
@@ -23,7 +23,7 @@ use crate::commands::propose_here;
 use crate::context::NodeContext;
 use crate::cosigning::Voters;
 use crate::edge::status::Failure;
-use crate::quarantine::give_up_leadership;
+use crate::quarantine::{give_up_leadership, leads};
 use crate::signer::LogState;
 
 /// Pause between looks at what is due.
@@ -166,10 +166,6 @@ fn owner(context: &NodeContext, vault: VaultRef) -> Option<VaultRow> {
     context.reader.tip(vault).ok()
 }
 
-fn leads(context: &NodeContext, group: GroupId) -> bool {
-    context.shard.leader(group).is_some_and(|(role, ..)| role == Role::Leader)
-}
-
 /// Groups with a vault in quarantine here are led by others.
 fn step_down(context: &NodeContext) {
     let vaults = context.quarantine.vaults();
@@ -221,12 +217,13 @@ async fn record(context: &NodeContext, vault: VaultRef, row: &VaultRow) -> Resul
     let signed = match cached.filter(|signed| signed.state.size == row.log_size) {
         Some(signed) => signed,
         None => {
-            let began_seconds = ledger_shard::wall_clock_ns() / 1_000_000_000;
-            barrier(context, group).await?;
+            // What is read after the round shows everything acknowledged before it began.
+            let round = context.read_rounds.young(&context.shard, group, ROUND_TIME_MAX).await;
+            let round = round.map_err(|_| Failure::NotLeader { group, leader: None })?;
             let row = owner(context, vault).ok_or(Failure::UnknownVault(vault))?;
             let (log_epoch, size, root) = (row.log_epoch, row.log_size, row.log_root);
             let state = LogState { vault, log_epoch, size, root };
-            context.checkpoints.make(context, group, state, began_seconds).await?
+            context.checkpoints.make(context, group, state, round.began_seconds).await?
         }
     };
     let body = RecordCheckpoint { note: signed.note.clone() }.encode();
@@ -238,20 +235,6 @@ async fn record(context: &NodeContext, vault: VaultRef, row: &VaultRow) -> Resul
             debug!(%vault, ?refusal, "a checkpoint was not proposed");
             Err(Failure::NotLeader { group, leader: None })
         }
-    }
-}
-
-async fn barrier(context: &NodeContext, group: GroupId) -> Result<(), Failure> {
-    let (sender, receiver) = oneshot::channel();
-    let time_ms = u64::try_from(ROUND_TIME_MAX.as_millis()).expect("a few seconds");
-    let deadline_ms = context.shard.now().monotonic_ms + time_ms;
-    let completion = move |outcome| {
-        let _ = sender.send(outcome);
-    };
-    context.shard.read(group, deadline_ms, Box::new(completion));
-    match receiver.await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(Failure::NotLeader { group, leader: None }),
     }
 }
 

@@ -11,7 +11,6 @@ use ledger_proof::{BlockHeader, BlockProof, Consistency as LogGrowth, ReadItem, 
 use ledger_proto::convert::consistency::consistency;
 use ledger_proto::convert::{Consistency, ids, reads};
 use ledger_proto::v1;
-use ledger_router::Reach;
 use ledger_shard::{ProvedKey, TipProof};
 use ledger_types::limits::PAGE_BYTES_MAX;
 use ledger_types::{GroupId, StateKey, VaultRef};
@@ -22,7 +21,7 @@ use tonic::{Request, Response};
 use super::Edge;
 use super::ledger::client;
 use super::read::clock_ns;
-use super::route::{Call, Owner, Place, ROUTES_MAX, query_failure};
+use super::route::{Call, Owner, query_failure};
 use super::status::Failure;
 use crate::checkpoints::SignedCheckpoint;
 use crate::signer::LogState;
@@ -106,32 +105,15 @@ impl Edge {
         let (metadata, _, message) = request.into_parts();
         let call = Call::begin(&self.slot, &metadata)?;
         let vault = ids::vault_ref(message.namespace_id, message.vault_id)?;
-        let mut attempt = 0;
-        loop {
-            let outcome = match call.place(vault, Reach::Leader, attempt).await? {
-                Place::Here(owner) => {
-                    let signed = self.checkpoint_here(&call, owner, message).await;
-                    signed.map(|signed| {
-                        let (note, size) = (signed.note.clone(), signed.state.size);
-                        call.answer(owner.group, v1::GetCheckpointResponse { note, size })
-                    })
-                }
-                Place::There(remote) => {
-                    let group = remote.group;
-                    let send = |channel, request| async move {
-                        client(channel).get_checkpoint(request).await
-                    };
-                    read_outcome(group, call.forward(remote, message, send).await)
-                }
-            };
-            match outcome {
-                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
-                    attempt += 1;
-                    call.refresh_if_moved(&failure, vault).await?;
-                }
-                outcome => return outcome,
+        let local = |owner: Owner| {
+            let call = &call;
+            async move {
+                let signed = self.checkpoint_here(call, owner, message).await?;
+                Ok(v1::GetCheckpointResponse { note: signed.note.clone(), size: signed.state.size })
             }
-        }
+        };
+        let send = |channel, request| async move { client(channel).get_checkpoint(request).await };
+        call.at_leader(vault, message, local, send).await
     }
 
     pub(super) async fn checkpoint_here(
@@ -172,29 +154,9 @@ impl Edge {
             known_size: message.known_size,
             consistency: consistency(message.consistency)?,
         };
-        let mut attempt = 0;
-        loop {
-            let outcome = match call.place(asked.vault, Reach::Leader, attempt).await? {
-                Place::Here(owner) => {
-                    let answer = self.verified_here(&call, owner, &asked).await;
-                    answer.map(|answer| call.answer(owner.group, answer))
-                }
-                Place::There(remote) => {
-                    let group = remote.group;
-                    let send = |channel, request| async move {
-                        client(channel).verified_get(request).await
-                    };
-                    read_outcome(group, call.forward(remote, message.clone(), send).await)
-                }
-            };
-            match outcome {
-                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
-                    attempt += 1;
-                    call.refresh_if_moved(&failure, asked.vault).await?;
-                }
-                outcome => return outcome,
-            }
-        }
+        let local = |owner| self.verified_here(&call, owner, &asked);
+        let send = |channel, request| async move { client(channel).verified_get(request).await };
+        call.at_leader(asked.vault, message, local, send).await
     }
 
     /// Proves the keys at the tip under a note of exactly that tip: a young one if it fits, else one that is
