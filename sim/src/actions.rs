@@ -78,6 +78,8 @@ pub enum RequestKind {
     Read,
     /// Makes a namespace in the directory.
     Namespace,
+    /// Puts a signed checkpoint into the vault's group.
+    Checkpoint,
 }
 
 /// A fault with everything that was drawn for it.
@@ -145,7 +147,8 @@ impl Author {
             52..57 => SetTwo,
             57..62 => Relate,
             62..66 => Unrelate,
-            66..98 => Read,
+            66..96 => Read,
+            96..98 => Checkpoint,
             _ => Namespace,
         };
         let vaults = (swarm.groups.len() as u64 - 1) * swarm.vaults_per_group;

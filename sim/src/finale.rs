@@ -2,9 +2,11 @@
 //!
 //! Owns the time that this may take. Must never mend anything itself.
 
+use std::collections::BTreeMap;
+
 use ledger_shard_core::effects::{Role, SnapshotPhase};
 use ledger_shard_core::query;
-use ledger_shard_core::rows::VaultRow;
+use ledger_shard_core::rows::{VaultRow, split_history_key};
 use ledger_shard_core::view::Family;
 use ledger_types::{GroupId, VaultRef};
 
@@ -18,7 +20,8 @@ use crate::world::{Phase, World};
 
 /// Longest time from the mending of everything to a cluster that is as it must be.
 const SETTLE_US: Micros = 240_000_000;
-/// Families whose rows are the same on every replica. Tree pages are written when each sees fit.
+/// Families whose rows are the same on every replica; history, from the block on that each of them still knows. Tree
+/// pages are written when each sees fit.
 const SAME_FAMILIES: [Family; 4] =
     [Family::Latest, Family::History, Family::Blocks, Family::Sessions];
 
@@ -88,8 +91,9 @@ impl World {
             let learner = plan.learner.as_ref().map(|(place, _)| place);
             let places: Vec<usize> = plan.members.keys().chain(learner).copied().collect();
             let mut first = None;
+            let floors = self.floors(&places, group);
             for place in places {
-                match self.contents(place, group) {
+                match self.contents(place, group, &floors) {
                     Err(detail) => return self.fail("contents", format!("node {place}: {detail}")),
                     Ok(print) if *first.get_or_insert(print) != print => {
                         let detail = format!("group {group} at {place} has other rows");
@@ -102,8 +106,27 @@ impl World {
         }
     }
 
-    /// A digest of a group's rows on a node.
-    fn contents(&self, place: usize, group: GroupId) -> Result<Fingerprint, String> {
+    /// Of each vault, the first height whose state every one of these nodes can still tell.
+    fn floors(&self, places: &[usize], group: GroupId) -> BTreeMap<VaultRef, u64> {
+        let mut floors = BTreeMap::new();
+        for &place in places {
+            let disk = &self.nodes[place].disk;
+            for vault in owned_vaults(disk, group).unwrap_or_default() {
+                let row = query::vault_row(disk, vault).ok();
+                let floor: &mut u64 = floors.entry(vault).or_default();
+                *floor = row.map_or(*floor, |row| row.history_floor.max(*floor));
+            }
+        }
+        floors
+    }
+
+    /// A digest of a group's rows on a node: those of history that are younger than the floors.
+    fn contents(
+        &self,
+        place: usize,
+        group: GroupId,
+        floors: &BTreeMap<VaultRef, u64>,
+    ) -> Result<Fingerprint, String> {
         let disk = &self.nodes[place].disk;
         let mut print = Fingerprint::default();
         let row = boot::group_row(disk, group).map_err(|error| error.to_string())?;
@@ -126,6 +149,11 @@ impl World {
             for family in SAME_FAMILIES {
                 let (from, to) = vault_range(vault);
                 for (key, value) in disk.range(family, &from, &to) {
+                    let superseded = split_history_key(key).map(|(_, superseded, _)| superseded);
+                    let is_forgotten = superseded.is_some_and(|height| height <= floors[&vault]);
+                    if family == Family::History && is_forgotten {
+                        continue;
+                    }
                     print.bytes(key);
                     print.bytes(value);
                 }

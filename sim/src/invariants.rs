@@ -35,6 +35,9 @@ struct Durable {
     /// Terms of the entries behind.
     terms: VecDeque<u64>,
     hard_state: HardState,
+    /// Of each term that ended here, the last entry that was durable when it ended. Entries are made durable in
+    /// order, so an acknowledgement of that term that leaves later is a late message, not a false one.
+    ended_terms: BTreeMap<u64, u64>,
     applied: u64,
     applied_seen: u64,
 }
@@ -100,14 +103,14 @@ impl Oracle {
             return Ok(());
         }
         if is_ack {
-            let last = durable.last();
-            return match header.index <= last {
-                true => Ok(()),
-                false => Err((
-                    "acknowledged before durable",
-                    format!("replica {from} has {last} and acknowledges {}", header.index),
-                )),
-            };
+            let (term, index) = (header.term, header.index);
+            let last = durable.ended_terms.get(&term).copied().unwrap_or_default();
+            let last = last.max(durable.last());
+            if index <= last {
+                return Ok(());
+            }
+            let detail = format!("replica {from} has {last} and acknowledges {index} in {term}");
+            return Err(("acknowledged before durable", detail));
         }
         let (term, candidate) = (header.term, header.to);
         let hard_state = durable.hard_state;
@@ -247,6 +250,9 @@ impl Oracle {
         let committed = committed + BootRecord::FIRST.0;
         let durable = self.replicas.get_mut(&me).expect("a replica that persists was started");
         if let Some(hard_state) = one.hard_state {
+            if hard_state.term > durable.hard_state.term {
+                durable.ended_terms.insert(durable.hard_state.term, durable.last());
+            }
             durable.hard_state = hard_state;
         }
         let first = one.entries.first().map(|entry| entry.index);

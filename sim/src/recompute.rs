@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_proof::tree::bits;
 use ledger_proof::{
-    BlockHeader, Frontier, PageReference, PageSummary, Record, TreeAnchor, hash, tx_tree,
+    BlockHeader, Frontier, PageReference, PageSummary, Record, SignedNote, TreeAnchor, hash,
+    tx_tree,
 };
 use ledger_shard_core::apply::{Applier, ApplyConfig};
 use ledger_shard_core::query;
 use ledger_shard_core::rows::{
     GroupRow, LogNodeRow, OwnedRow, RetiredPage, SessionRow, TreeRow, VaultRow, block_body_key,
-    block_header_key, block_log_node_key, decode_body, owned_row_key, split_history_key,
-    split_latest, split_tree_key,
+    block_header_key, block_log_node_key, checkpoint_key, decode_body, decode_checkpoint,
+    owned_row_key, split_history_key, split_latest, split_tree_key,
 };
 use ledger_shard_core::view::Family;
 use ledger_types::{Digest, GroupId, StateKey, VaultRef};
@@ -67,6 +68,7 @@ fn check_chain(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), Strin
     let bodies_from = bodies_from.min(row.tree_anchor.height + 1).max(1);
     let (mut frontier, mut nodes) = (Frontier::new(), Vec::new());
     let (mut before, mut time_ns, mut rows) = (Digest::ZERO, 0, 0);
+    let mut checkpoints = Vec::new();
     for height in 0..=row.height {
         let bytes = only(disk, Family::Blocks, &block_header_key(vault, height));
         let header = bytes.and_then(|bytes| BlockHeader::decode(bytes).ok());
@@ -93,7 +95,10 @@ fn check_chain(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), Strin
             return Err(format!("block {height} is not the tip that its row names"));
         }
         rows += 1 + check_body(disk, vault, &header, bodies_from)?;
+        let key = checkpoint_key(vault, frontier.size());
+        checkpoints.extend(only(disk, Family::Blocks, &key).map(|row| (row, frontier.clone())));
     }
+    rows += checkpoints.len();
     let is_log = (frontier.size(), frontier.root()) == (row.log_size, row.log_root);
     let is_stored = |(place, node): &(LogNodeRow, Digest)| {
         only(disk, Family::Blocks, &block_log_node_key(vault, *place)) == Some(&node.0)
@@ -103,7 +108,18 @@ fn check_chain(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), Strin
     if !is_log || row.tree_anchor.height > row.height || !nodes.iter().all(is_stored) || has_more {
         return Err("its block log is not that of its headers".to_owned());
     }
-    Ok(())
+    checkpoints.iter().try_for_each(|(row, log)| check_checkpoint(row, vault, log))
+}
+
+/// A signed checkpoint is over the log as it was at that size.
+fn check_checkpoint(row: &[u8], vault: VaultRef, log: &Frontier) -> Result<(), String> {
+    let note = decode_checkpoint(row).ok().and_then(|note| SignedNote::parse(note).ok());
+    let checkpoint = note.and_then(|note| note.checkpoint().ok());
+    let found = checkpoint.map(|one| (one.origin.vault, one.size, one.root));
+    match found == Some((vault, log.size(), log.root())) {
+        true => Ok(()),
+        false => Err(format!("the checkpoint over {} blocks is {found:?}", log.size())),
+    }
 }
 
 /// How many bodies a block has.

@@ -81,6 +81,7 @@ counts! {
     vaults_recomputed: "vaults computed again after an installation",
     entries_applied: "entries applied",
     blocks: "blocks sealed",
+    checkpoints: "recorded checkpoints compared",
     requests: "requests",
     skipped: "requests left out because every client was busy",
     acknowledged: "requests acknowledged",

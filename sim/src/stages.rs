@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-use ledger_shard_core::apply::{ApplyOutput, CommandReply};
+use ledger_shard_core::apply::{ApplyOutput, CommandReply, NotedCheckpoint};
 use ledger_shard_core::effects::{Committed, FetchLog, Input, Persist, Proposed, TruncateLog};
 use ledger_shard_core::entry::LogEntry;
+use ledger_shard_core::query;
 use ledger_shard_core::rows::{
     LocalState, decode_raft_entry, encode_hard_state, encode_raft_entry, raft_entry_index,
     raft_entry_key, raft_entry_range, raft_hard_state_key, raft_local_key,
@@ -173,7 +174,7 @@ impl World {
             }
             return self.fail("apply", format!("node {place}: {fault}"));
         }
-        let ApplyOutput { rows, replies, blocks, .. } = output;
+        let ApplyOutput { rows, replies, blocks, checkpoints, .. } = output;
         for block in &blocks {
             self.print.bytes(&block.block_hash.0);
             let verdict = self.oracle.block(block, &rows, &mut self.clients.requests);
@@ -192,7 +193,28 @@ impl World {
             self.counts.entries_applied += one.entries.len() as u64;
         }
         self.counts.blocks += blocks.len() as u64;
+        if !self.agrees(place, &checkpoints) {
+            return;
+        }
         self.answer(place, replies, waiting);
+    }
+
+    /// Every recorded checkpoint is over the log that this replica has, too. False if the node is lost.
+    pub(crate) fn agrees(&mut self, place: usize, checkpoints: &[NotedCheckpoint]) -> bool {
+        for one in checkpoints {
+            let disk = &self.nodes[place].disk;
+            match query::log_root(disk, one.vault, one.size) {
+                Ok(root) if root == one.root => self.counts.checkpoints += 1,
+                Err(_) if disk.is_damaged() => {
+                    self.lose(place);
+                    return false;
+                }
+                other => {
+                    self.fail("signed history", format!("node {place}: {one:?}, here {other:?}"));
+                }
+            }
+        }
+        true
     }
 
     /// Answers those whose commands were applied; one without an answer is told that nobody knows.

@@ -61,7 +61,7 @@ impl Swarm {
         let nodes = chance.pick(&[3, 5, 5, 7]);
         let groups = (0..chance.within(2, 4)).map(|_| places(chance, nodes)).collect();
         let weights = Fault::ALL.map(|fault| (fault, chance.pick(&[0, 0, 1, 2, 6]))).to_vec();
-        Swarm {
+        let mut swarm = Swarm {
             nodes,
             groups,
             vaults_per_group: chance.within(1, 2),
@@ -80,7 +80,10 @@ impl Swarm {
             fault_gap_us: chance.pick(&[150_000, 500_000, 2_000_000]),
             weights,
             keeps_unsynced: chance.hits(500_000),
-        }
+        };
+        // Drawn last, so that kept seeds and replays stay what they were.
+        swarm.apply.history_blocks = [None, None, Some(0), Some(8), Some(100)][chance.place(5)];
+        swarm
     }
 }
 

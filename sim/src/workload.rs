@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use ledger_proof::{Checkpoint, NodeKey, Origin, SignedNote};
 use ledger_shard_core::apply::CommandResult;
+use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::{CreateNamespace, FIRST_OWNER_EPOCH, SystemCommand};
 use ledger_shard_core::command::write::{WriteCommand, WriteResult};
 use ledger_shard_core::effects::{Input, ReadAnswer, Refusal, Token};
 use ledger_shard_core::entry::{Command, CommandKind};
 use ledger_shard_core::query::{self, QueryError};
-use ledger_types::{Condition, Dedup, GroupId, Operation, OwnerEpoch, TxId, VaultRef};
+use ledger_types::{Condition, Dedup, Digest, GroupId, Operation, OwnerEpoch, TxId, VaultRef};
 
 use crate::actions::{Request, RequestKind};
 use crate::chance::{Chance, Purpose};
@@ -27,6 +29,14 @@ const PATIENCE_US: Micros = 15_000_000;
 const DEADLINE_MS: u64 = 5_000;
 /// The epoch of every vault: vaults do not move.
 pub(crate) const EPOCH: OwnerEpoch = FIRST_OWNER_EPOCH;
+
+/// A size that no log reaches here.
+const SIZE_OF_NOBODY: u64 = 1 << 40;
+
+/// True if a checkpoint's request is to be refused.
+pub(crate) fn asks_beyond(id: usize) -> bool {
+    id.is_multiple_of(16)
+}
 
 /// What a request is known to have come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +59,8 @@ pub(crate) struct Asked {
     pub(crate) dedup: Dedup,
     pub(crate) operations: Vec<Operation>,
     pub(crate) is_read: bool,
+    /// It records a signed checkpoint.
+    pub(crate) is_checkpoint: bool,
     pub(crate) key: String,
     /// Height of the vault that was known to somebody when the request was made.
     pub(crate) floor: u64,
@@ -74,6 +86,7 @@ impl Asked {
             dedup: Dedup::None,
             operations: Vec::new(),
             is_read: true,
+            is_checkpoint: false,
             key: "key".to_owned(),
             floor,
             placed,
@@ -226,7 +239,10 @@ impl World {
         let operations = self.operations(request.kind, vault, &key, id);
         let contract = client.contract;
         let last = client.sequences.get(&vault).copied().unwrap_or(0);
+        let is_checkpoint = request.kind == RequestKind::Checkpoint;
         let dedup = match contract {
+            // To record the same note once more changes nothing.
+            _ if is_checkpoint => Dedup::None,
             Contract::Plain => Dedup::None,
             Contract::Counted => Dedup::Sequence(last + 1),
             Contract::Keyed => Dedup::IdempotencyKey((id as u128 + 1).to_be_bytes()),
@@ -239,6 +255,7 @@ impl World {
             dedup,
             operations,
             is_read: request.kind == RequestKind::Read,
+            is_checkpoint,
             key,
             floor: self.oracle.known_height(vault),
             placed: None,
@@ -269,7 +286,7 @@ impl World {
         let subject = format!("user:{}", id % 3);
         let latest = self.oracle.latest(vault, &key);
         match kind {
-            RequestKind::Read | RequestKind::Namespace => Vec::new(),
+            RequestKind::Read | RequestKind::Namespace | RequestKind::Checkpoint => Vec::new(),
             RequestKind::Set => vec![set(key, None)],
             RequestKind::SetIfAbsent => vec![set(key, Some(Condition::NotExists))],
             RequestKind::SetIfVersion => {
@@ -312,7 +329,13 @@ impl World {
         if asked.is_read && self.options.sabotage == Some(Sabotage::StaleRead) {
             return self.read_here(place, id);
         }
-        let command = if asked.is_read { Vec::new() } else { self.encode(id) };
+        let command = match (asked.is_read, asked.is_checkpoint) {
+            (true, _) => Some(Vec::new()),
+            (false, true) => self.encode_checkpoint(place, id),
+            (false, false) => Some(self.encode(id)),
+        };
+        // A node that cannot read the vault cannot sign it.
+        let Some(command) = command else { return self.again(id, None) };
         let is_read = self.clients.requests[id].is_read;
         let token = self.clients.token(place, Waiter::Request { request: id, attempt });
         let deadline_ms = self.nodes[place].clock.now(self.now).monotonic_ms + DEADLINE_MS;
@@ -344,6 +367,25 @@ impl World {
         };
         let body = body.encode();
         Command { kind: CommandKind::Write as u8, vault, owner_epoch, body: &body }.encode()
+    }
+
+    /// A note over what a node's rows say of the vault, or over more than anybody has.
+    fn encode_checkpoint(&self, place: usize, id: usize) -> Option<Vec<u8>> {
+        let (vault, disk) = (self.clients.requests[id].vault, &self.nodes[place].disk);
+        let tip = query::vault_row(disk, vault).map_or(0, |row| row.log_size);
+        let size = if asks_beyond(id) { SIZE_OF_NOBODY } else { 1 + id as u64 % tip.max(1) };
+        let root = match asks_beyond(id) {
+            true => Ok(Digest::ZERO),
+            false => query::log_root(disk, vault, size),
+        };
+        let root = root.ok()?;
+        let origin = Origin { domain: "sim.example".to_owned(), vault, log_epoch: 0 };
+        let checkpoint = Checkpoint { origin, size, root };
+        let line = NodeKey::from_seed(&[place as u8 + 1; 32]).cosign(&checkpoint, "node", 1);
+        let note = SignedNote::new(&checkpoint, vec![line]).encode();
+        let body = RecordCheckpointCommand { note }.encode();
+        let kind = CommandKind::RecordCheckpoint as u8;
+        Some(Command { kind, vault, owner_epoch: EPOCH, body: &body }.encode())
     }
 
     /// A client's time has come: an attempt is lost, or the next one is due.
@@ -452,9 +494,9 @@ impl World {
         self.tell(|| format!("request {id} is answered by node {place}: {result:?}"));
         let state = match result {
             CommandResult::Write(WriteResult::ConditionFailed(_)) => State::Refused,
-            CommandResult::Write(WriteResult::Committed(_)) | CommandResult::System(_) => {
-                State::Acknowledged
-            }
+            CommandResult::Write(WriteResult::Committed(_))
+            | CommandResult::System(_)
+            | CommandResult::CheckpointRecorded => State::Acknowledged,
             // The oracle has made sure that it was this very request.
             CommandResult::Write(WriteResult::SequenceDuplicate { .. }) => State::Acknowledged,
             _ => State::Refused,

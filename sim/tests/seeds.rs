@@ -32,6 +32,7 @@ fn every_invariant_holds_over_many_seeds() {
     }
     assert!(counts.checked > 20_000, "clients get answers: {}", counts.checked);
     assert!(counts.reads > 8_000, "some of them to reads: {}", counts.reads);
+    assert!(counts.checkpoints > 1_000, "checkpoints are compared: {}", counts.checkpoints);
     assert!(counts.blocks > 50_000, "blocks are sealed: {}", counts.blocks);
     assert!(counts.repeats > 500, "answered requests are sent again: {}", counts.repeats);
     assert!(counts.snapshots_installed > 400, "snapshots: {}", counts.snapshots_installed);
@@ -94,6 +95,8 @@ fn what_was_mended_stays_mended() {
         include_str!("../replays/stranger_of_an_earlier_term.jsonl"),
         // The simulator's own mistake: a process that a damaged row had ended answered once more.
         include_str!("../replays/reads_behind_a_damaged_row.jsonl"),
+        // The judge's own mistake: an acknowledgement that left after its term had ended was called a false one.
+        include_str!("../replays/late_acknowledgement_of_an_ended_term.jsonl"),
     ] {
         let (options, actions) = replay::read(text).expect("it was written by a run");
         let outcome = run(&options, Some(&actions));

@@ -1,6 +1,7 @@
 //! What the checks of the end say to replicas that are not as they must be.
 
 use ledger_proof::{Record, hash};
+use ledger_shard_core::apply::NotedCheckpoint;
 use ledger_shard_core::rows::{latest_key, owned_row_key, split_latest, vault_row_key};
 use ledger_shard_core::view::{RowWrite, StateView as _};
 use ledger_types::StateKey;
@@ -147,4 +148,20 @@ fn a_group_that_does_not_work_in_time_is_found() {
     world.nodes[place].process = process;
     world.settle(since);
     assert_eq!(world.violation, None, "running again it is as it must be");
+}
+
+#[test]
+fn a_recorded_checkpoint_over_another_log_is_found() {
+    let mut world = World::ended(SEED);
+    let place = world.leader_place(GROUP).expect("it has a leader");
+    let disk = &world.nodes[place].disk;
+    let vault = owned_vaults(disk, GROUP).expect("rows can be read")[0];
+    let root = |size| query::log_root(disk, vault, size).expect("it has had that size");
+    let right = NotedCheckpoint { vault, size: 3, root: root(3) };
+    let wrong = NotedCheckpoint { vault, size: 3, root: root(2) };
+    assert!(world.agrees(place, &[right]));
+    assert_eq!(world.violation, None);
+    assert!(world.agrees(place, &[wrong]));
+    let found = world.violation.take().expect("the roots differ");
+    assert_eq!(found.invariant, "signed history", "{found:?}");
 }

@@ -1,7 +1,8 @@
 //! Whole groups pass; each kind of row that is wrong, missing or too many is found.
 
+use ledger_proof::{Checkpoint, NodeKey, Origin};
 use ledger_shard_core::rows::{
-    group_row_key, session_key, tree_anchor_key, tree_page_key, vault_row_key,
+    encode_checkpoint, group_row_key, session_key, tree_anchor_key, tree_page_key, vault_row_key,
 };
 use ledger_shard_core::view::RowWrite;
 
@@ -148,6 +149,27 @@ fn wrong_blocks_are_found() {
     whole.finds(Family::Blocks, &node, None, "block log");
     let foreign = block_log_node_key(vault, LogNodeRow { level: 40, index: 0 });
     whole.finds(Family::Blocks, &foreign, Some(vec![0; 32]), "block log");
+}
+
+#[test]
+fn checkpoints_over_another_log_are_found() {
+    let mut whole = whole();
+    let vault = whole.vault;
+    let row = |size, root| {
+        let origin = Origin { domain: "sim.example".to_owned(), vault, log_epoch: 0 };
+        let checkpoint = Checkpoint { origin, size, root };
+        let line = NodeKey::from_seed(&[1; 32]).cosign(&checkpoint, "node", 1);
+        encode_checkpoint(&SignedNote::new(&checkpoint, vec![line]).encode())
+    };
+    let root = query::log_root(&whole.disk, vault, 3).expect("it has had that size");
+    let earlier = query::log_root(&whole.disk, vault, 2).expect("it has had that size");
+    let key = checkpoint_key(vault, 3);
+    let words = "the checkpoint over 3 blocks";
+    whole.finds(Family::Blocks, &key, Some(row(3, earlier)), words);
+    whole.finds(Family::Blocks, &key, Some(row(2, root)), words);
+    whole.finds(Family::Blocks, &key, Some(b"no note".to_vec()), words);
+    whole.write(Family::Blocks, &key, Some(row(3, root)));
+    assert!(whole.check().is_ok(), "one over the log itself belongs there");
 }
 
 #[test]
