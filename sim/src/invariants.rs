@@ -35,9 +35,6 @@ struct Durable {
     /// Terms of the entries behind.
     terms: VecDeque<u64>,
     hard_state: HardState,
-    /// Of each term that ended here, the last entry that was durable when it ended. Entries are made durable in
-    /// order, so an acknowledgement of that term that leaves later is a late message, not a false one.
-    ended_terms: BTreeMap<u64, u64>,
     applied: u64,
     applied_seen: u64,
 }
@@ -51,6 +48,21 @@ impl Durable {
         let Some(place) = index.checked_sub(self.base + 1) else { return true };
         self.terms.get(place as usize) == Some(&term)
     }
+}
+
+/// An acknowledgement in the replica's durable term is of durable entries. One of an earlier term is a late message:
+/// the replica had the entries in that term and has durably left it since, which may be with one sync, so that they
+/// were durable at no time. Whether the leader of that term may count it shows when it commits: by then no quorum
+/// can have left the term, and a commit that no quorum has durable is refused (`committed before durable`).
+fn acknowledged(from: Incarnation, durable: &Durable, term: u64, index: u64) -> Verdict {
+    let (durable_term, last) = (durable.hard_state.term, durable.last());
+    if term < durable_term || (term == durable_term && index <= last) {
+        return Ok(());
+    }
+    let detail = format!(
+        "replica {from} acknowledges {index} in term {term}, and has {last} in {durable_term}"
+    );
+    Err(("acknowledged before durable", detail))
 }
 
 /// All memory of what happened.
@@ -103,14 +115,7 @@ impl Oracle {
             return Ok(());
         }
         if is_ack {
-            let (term, index) = (header.term, header.index);
-            let last = durable.ended_terms.get(&term).copied().unwrap_or_default();
-            let last = last.max(durable.last());
-            if index <= last {
-                return Ok(());
-            }
-            let detail = format!("replica {from} has {last} and acknowledges {index} in {term}");
-            return Err(("acknowledged before durable", detail));
+            return acknowledged(from, durable, header.term, header.index);
         }
         let (term, candidate) = (header.term, header.to);
         let hard_state = durable.hard_state;
@@ -250,9 +255,6 @@ impl Oracle {
         let committed = committed + BootRecord::FIRST.0;
         let durable = self.replicas.get_mut(&me).expect("a replica that persists was started");
         if let Some(hard_state) = one.hard_state {
-            if hard_state.term > durable.hard_state.term {
-                durable.ended_terms.insert(durable.hard_state.term, durable.last());
-            }
             durable.hard_state = hard_state;
         }
         let first = one.entries.first().map(|entry| entry.index);

@@ -95,8 +95,9 @@ fn what_was_mended_stays_mended() {
         include_str!("../replays/stranger_of_an_earlier_term.jsonl"),
         // The simulator's own mistake: a process that a damaged row had ended answered once more.
         include_str!("../replays/reads_behind_a_damaged_row.jsonl"),
-        // The judge's own mistake: an acknowledgement that left after its term had ended was called a false one.
+        // The judge's own mistake: acknowledgements that left after their term had ended were called false.
         include_str!("../replays/late_acknowledgement_of_an_ended_term.jsonl"),
+        include_str!("../replays/acknowledgement_of_entries_that_one_sync_replaced.jsonl"),
     ] {
         let (options, actions) = replay::read(text).expect("it was written by a run");
         let outcome = run(&options, Some(&actions));
