@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ledger_proof::{Fork, KnownCheckpoint, hash};
+use ledger_proof::{CheckedNotes, Cosignature, Fork, KnownCheckpoint, hash};
 use ledger_types::{Digest, VaultRef};
 use parking_lot::Mutex;
 
@@ -20,6 +20,8 @@ use crate::error::ClientError;
 const LOGS_MAX: usize = 16_384;
 /// Checked sizes of a log that are remembered besides the newest.
 const HISTORY_MAX: usize = 64;
+/// Checked notes of a log that are remembered. Readers of one log mostly see one note at a time.
+const NOTES_MAX: usize = 8;
 /// Largest file that is taken for a checkpoint, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -53,6 +55,30 @@ pub(crate) struct LogMemory {
     /// Held while the newest checkpoint is replaced, so that `state` is never held across disk writes.
     replacing: Mutex<()>,
     state: Mutex<LogState>,
+    /// Notes of this log whose signatures held.
+    pub(crate) notes: NoteMemory,
+}
+
+/// The last notes of a log whose signatures held, with the cosignatures that were valid.
+#[derive(Debug, Default)]
+pub(crate) struct NoteMemory {
+    checked: Mutex<VecDeque<(Digest, Vec<Cosignature>)>>,
+}
+
+impl CheckedNotes for NoteMemory {
+    fn recall(&self, question: &Digest) -> Option<Vec<Cosignature>> {
+        let checked = self.checked.lock();
+        checked.iter().find(|(of, _)| of == question).map(|(_, valid)| valid.clone())
+    }
+
+    fn keep(&self, question: Digest, valid: &[Cosignature]) {
+        let mut checked = self.checked.lock();
+        if checked.iter().any(|(of, _)| *of == question) {
+            return;
+        }
+        checked.truncate(NOTES_MAX - 1);
+        checked.push_front((question, valid.to_vec()));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +116,8 @@ impl CheckpointStore {
         let gate = tokio::sync::RwLock::new(());
         let state = Mutex::new(LogState::default());
         let replacing = Mutex::new(());
-        let log = Arc::new(LogMemory { name: name.clone(), gate, file, replacing, state });
+        let notes = NoteMemory::default();
+        let log = Arc::new(LogMemory { name: name.clone(), gate, file, replacing, state, notes });
         logs.insert(name, log.clone());
         log
     }

@@ -233,7 +233,7 @@ impl Client {
         let package = question.fetch(self, vault, known.as_ref()).await?;
         let began = Instant::now();
         let times = TimeRule::Now(unix_seconds()?);
-        let trusted = Trust { bundle, voters: &trust.voters, times };
+        let trusted = Trust { bundle, voters: &trust.voters, times, memory: Some(&log.notes) };
         let held = question.check(&package, &trust.origin, &trusted, known.as_ref());
         let Held { answer, checkpoint } = held.map_err(|error| self.refused(vault, error))?;
         let check_time = began.elapsed();

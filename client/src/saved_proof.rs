@@ -190,7 +190,7 @@ impl SavedProof {
                         return Err(VerificationError::Incomplete(what));
                     }
                     let origin = origin(bundle, VaultRef::SYSTEM, bundle.system_log_epoch);
-                    let trust = Trust { bundle, voters: &system, times };
+                    let trust = Trust { bundle, voters: &system, times, memory: None };
                     Ok(step.check(&origin, LATEST, &trust)?)
                 };
                 let answer = check(vault_step, &[vault_entity_key(vault)])?;
@@ -204,7 +204,7 @@ impl SavedProof {
             _ => return Err(VerificationError::Incomplete("it has another number of steps")),
         };
         let origin = origin(bundle, vault, log_epoch);
-        self.subject.check(&origin, &Trust { bundle, voters: &voters, times })
+        self.subject.check(&origin, &Trust { bundle, voters: &voters, times, memory: None })
     }
 
     /// The file's bytes.

@@ -8,7 +8,7 @@ use crate::checkpoint::Origin;
 use crate::encoding::{DecodeError, Reader, Writer};
 use crate::header::{BlockHeader, HEADER_LEN};
 use crate::known_checkpoint::KnownCheckpoint;
-use crate::note::{NOTE_BYTES_MAX, NoteError, SignedNote};
+use crate::note::{CheckedNotes, NOTE_BYTES_MAX, NoteError, SignedNote};
 use crate::rfc9162::{PATH_LEN_MAX, PathError, verify_consistency, verify_inclusion};
 use crate::tree::{ListError, ProofError};
 use crate::trust::{CountError, Counted, TimeRule, TrustBundle, VoterSet};
@@ -36,7 +36,7 @@ pub struct Consistency {
 }
 
 /// What a client trusts at the time of a check.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Trust<'a> {
     /// The trust bundle.
     pub bundle: &'a TrustBundle,
@@ -45,6 +45,8 @@ pub struct Trust<'a> {
     pub voters: &'a [VoterSet],
     /// Which times of cosignatures count.
     pub times: TimeRule,
+    /// What the caller remembers of notes that it has checked, if it does.
+    pub memory: Option<&'a dyn CheckedNotes>,
 }
 
 /// Which block is wanted.
@@ -295,7 +297,7 @@ pub(crate) fn check_note(
     let note = SignedNote::parse(bytes)?;
     let checkpoint = note.checkpoint()?;
     check_origin(expected, &checkpoint.origin)?;
-    let counted = trust.bundle.count(&note, trust.voters, trust.times)?;
+    let counted = trust.bundle.count_remembered(&note, trust.voters, trust.times, trust.memory)?;
     let offered = KnownCheckpoint::new(checkpoint, bytes.to_vec());
     check_growth(consistency, &offered, known)?;
     Ok((offered, counted))

@@ -36,7 +36,7 @@ pub fn follow_link(
     let at = ReadAt::Latest { min_height: 0 };
     let request = ReadRequest { origin: &origin, at, keys: std::slice::from_ref(&key) };
     let voters = [bundle.system_voters()];
-    let trust = Trust { bundle, voters: &voters, times: TimeRule::Any };
+    let trust = Trust { bundle, voters: &voters, times: TimeRule::Any, memory: None };
     let mut answer = link.verify(&request, &trust, None)?;
     let Some(VerifiedValue::Present { value, .. }) = answer.values.pop() else {
         return Err(not_next);

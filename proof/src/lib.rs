@@ -42,7 +42,10 @@ pub use encoding::{DecodeError, Reader, Writer};
 pub use header::{BlockHeader, EntryPosition};
 pub use known_checkpoint::KnownCheckpoint;
 pub use no_rollback::{Decision, SignedRecord, may_sign};
-pub use note::{KnownSigner, NodeKey, NoteError, NoteSignature, SignedNote, cosigner_name};
+pub use note::{
+    CheckedNotes, Cosignature, KnownSigner, NodeKey, NoteError, NoteSignature, SignedNote,
+    cosigner_name,
+};
 pub use read_fault::ReadFault;
 pub use receipt::{Receipt, ReceiptRequest, TransactionChoice, VerifiedReceipt};
 pub use record::{Descriptor, Record};

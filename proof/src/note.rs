@@ -9,7 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use thiserror::Error;
 
+use ledger_types::Digest;
+
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::encoding::Writer;
 use crate::hash;
 
 /// Longest note in bytes.
@@ -198,6 +201,35 @@ impl SignedNote {
         Ok(valid)
     }
 
+    /// [`SignedNote::cosignatures`], unless a memory holds what it said of the same note and the same keys.
+    pub(crate) fn cosignatures_remembered(
+        &self,
+        known: &[KnownSigner],
+        memory: Option<&dyn CheckedNotes>,
+    ) -> Result<Vec<Cosignature>, NoteError> {
+        let Some(memory) = memory else { return self.cosignatures(known) };
+        let question = self.question(known);
+        if let Some(valid) = memory.recall(&question) {
+            return Ok(valid);
+        }
+        let valid = self.cosignatures(known)?;
+        memory.keep(question, &valid);
+        Ok(valid)
+    }
+
+    /// A digest of the note and of the keys it is checked with: everything that the valid cosignatures follow from.
+    fn question(&self, known: &[KnownSigner]) -> Digest {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.u32(u32::try_from(known.len()).expect("few signers are known"));
+        for signer in known {
+            writer.bytes_u16(signer.name.as_bytes());
+            writer.raw(&signer.public_key);
+        }
+        writer.raw(&self.encode());
+        hash::plain(&bytes)
+    }
+
     fn check_cosignature(
         &self,
         line: &NoteSignature,
@@ -209,6 +241,16 @@ impl SignedNote {
         let is_valid = check(public_key, message.as_bytes(), signature);
         is_valid.then_some(Cosignature { public_key: *public_key, time })
     }
+}
+
+/// What a client remembers of notes that it has checked: signatures are by far the dearest part of a proof, and one
+/// note comes with many answers. Whether a cosignature is still young enough is never remembered.
+pub trait CheckedNotes: Sync {
+    /// The valid cosignatures of the note and keys behind a digest, if they were kept.
+    fn recall(&self, question: &Digest) -> Option<Vec<Cosignature>>;
+
+    /// Keeps the valid cosignatures of a note that was not refused.
+    fn keep(&self, question: Digest, valid: &[Cosignature]);
 }
 
 /// A node's signing key. Its secret half never leaves memory and the key file.

@@ -9,7 +9,7 @@ use ledger_types::{NodeId, check_name};
 use thiserror::Error;
 
 use crate::encoding::{DecodeError, Reader, Writer};
-use crate::note::{KnownSigner, NoteError, SignedNote, cosigner_name};
+use crate::note::{CheckedNotes, KnownSigner, NoteError, SignedNote, cosigner_name};
 
 /// First bytes of an encoded bundle, which is also the form of a bundle file.
 const MAGIC: [u8; 16] = *b"trust-bundle/v1\0";
@@ -161,6 +161,17 @@ impl TrustBundle {
         sets: &[VoterSet],
         times: TimeRule,
     ) -> Result<Counted, CountError> {
+        self.count_remembered(note, sets, times, None)
+    }
+
+    /// The same by somebody who may have checked the signatures of this note before.
+    pub(crate) fn count_remembered(
+        &self,
+        note: &SignedNote,
+        sets: &[VoterSet],
+        times: TimeRule,
+        memory: Option<&dyn CheckedNotes>,
+    ) -> Result<Counted, CountError> {
         let window = match times {
             TimeRule::Any => 0..=u64::MAX,
             TimeRule::Now(now) if now > self.expires_at => {
@@ -173,7 +184,7 @@ impl TrustBundle {
         };
         let known = self.known_signers(sets);
         let mut newest: BTreeMap<[u8; 32], u64> = BTreeMap::new();
-        for cosignature in note.cosignatures(&known)? {
+        for cosignature in note.cosignatures_remembered(&known, memory)? {
             if window.contains(&cosignature.time) {
                 let time = newest.entry(cosignature.public_key).or_default();
                 *time = cosignature.time.max(*time);
@@ -313,7 +324,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::{Checkpoint, Origin};
-    use crate::note::{NodeKey, NoteSignature};
+    use crate::note::{Cosignature, NodeKey, NoteSignature};
 
     const NOW: u64 = 1_000_000;
 
@@ -387,6 +398,58 @@ mod tests {
         two_names.voters[1].public_key = key(1).public_key();
         let lines = vec![cosign(1, NOW), key(1).cosign(&checkpoint(), "n2", NOW)];
         assert_eq!(count(lines, &[two_names]), Err(one));
+    }
+
+    /// Everything that was asked and kept.
+    #[derive(Default)]
+    struct Memory {
+        kept: std::sync::Mutex<BTreeMap<Digest, Vec<Cosignature>>>,
+        recalled: std::sync::atomic::AtomicUsize,
+    }
+
+    impl CheckedNotes for Memory {
+        fn recall(&self, question: &Digest) -> Option<Vec<Cosignature>> {
+            let found = self.kept.lock().expect("no holder panics").get(question).cloned();
+            let count = usize::from(found.is_some());
+            self.recalled.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+            found
+        }
+
+        fn keep(&self, question: Digest, valid: &[Cosignature]) {
+            let before =
+                self.kept.lock().expect("no holder panics").insert(question, valid.to_vec());
+            assert_eq!(before, None, "what is remembered is not checked again");
+        }
+    }
+
+    #[test]
+    fn a_remembered_note_is_judged_as_if_it_were_checked_again() {
+        let bundle = bundle();
+        let memory = Memory::default();
+        let judge = |note: &SignedNote, sets: &[VoterSet], now| {
+            let times = TimeRule::Now(now);
+            let judged = bundle.count_remembered(note, sets, times, Some(&memory));
+            assert_eq!(judged, bundle.count(note, sets, times));
+            judged
+        };
+        let recalled = || memory.recalled.load(std::sync::atomic::Ordering::Relaxed);
+        let good = SignedNote::new(&checkpoint(), vec![cosign(1, NOW), cosign(2, NOW)]);
+        assert!(judge(&good, &[set(&[1, 2, 3])], NOW).is_ok());
+        assert_eq!(recalled(), 0);
+        assert!(judge(&good, &[set(&[1, 2, 3])], NOW).is_ok());
+        assert_eq!(recalled(), 1, "the same note and the same keys");
+        let late = NOW + bundle.max_age_seconds + 1;
+        let too_old = judge(&good, &[set(&[1, 2, 3])], late);
+        assert!(matches!(too_old, Err(CountError::TooFew { counted: 0, .. })), "{too_old:?}");
+        assert_eq!(recalled(), 2, "the signatures hold, only they are old");
+        assert!(judge(&good, &[set(&[2, 3, 4])], NOW).is_err(), "among other keys one counts");
+        let mut bad = good.clone();
+        *bad.signatures[1].signature.last_mut().expect("it has bytes") ^= 1;
+        for _ in 0..2 {
+            let refused = judge(&bad, &[set(&[1, 2, 3])], NOW);
+            assert!(matches!(refused, Err(CountError::Note(_))), "{refused:?}");
+        }
+        assert_eq!(recalled(), 2, "nothing is remembered of a note that is refused");
     }
 
     #[test]

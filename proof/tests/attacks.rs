@@ -38,7 +38,7 @@ fn verify_at(
     known: Option<&KnownCheckpoint>,
 ) -> Result<VerifiedAnswer, VerifyError> {
     let (bundle, sets, keys) = (bundle(), [voters(&[1, 2, 3])], keys());
-    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW), memory: None };
     read.verify(&ReadRequest { origin, at, keys: &keys }, &trust, known)
 }
 
@@ -98,7 +98,7 @@ fn a_proof_does_not_serve_another_tree_size_than_the_headers() {
     let vault = vault();
     let receipt = vault.receipt(1, 2);
     let (bundle, sets) = (bundle(), [voters(&[1, 2, 3])]);
-    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW), memory: None };
     let verify = |receipt: &Receipt, transaction: TransactionChoice, height: u64| {
         receipt.verify(&ReceiptRequest { origin: &vault.origin, height, transaction }, &trust, None)
     };
@@ -223,7 +223,7 @@ fn every_changed_byte_of_an_answer_is_refused() {
     let keys = [StateKey::entity("config"), StateKey::entity("gone")];
     vault.commit(&[Change::Set("config", b"2", 0)]);
     let (bundle, sets) = (bundle(), [voters(&[1, 2, 3])]);
-    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW), memory: None };
     let origin = vault.origin.clone();
     let request = ReadRequest { origin: &origin, at: LATEST, keys: &keys };
     let known = vault.read(&keys, None).verify(&request, &trust, None).unwrap().block.checkpoint;
@@ -376,7 +376,7 @@ fn an_expired_grant_in_an_idle_vault_counts_as_absent() {
     let key = [StateKey::entity("grant")];
     let read = vault.read(&key, None);
     let (bundle, sets) = (bundle(), [voters(&[1, 2, 3])]);
-    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW), memory: None };
     let origin = &vault.origin;
     let answer = read.verify(&ReadRequest { origin, at: LATEST, keys: &key }, &trust, None);
     assert_eq!(presence(&answer.unwrap().values[0]), "expired");
@@ -390,7 +390,7 @@ fn with_note(note: &SignedNote, sets: &[VoterSet]) -> Result<VerifiedAnswer, Ver
     let mut read = vault.read(&keys(), None);
     read.block.note = note.encode();
     let (bundle, keys) = (bundle(), keys());
-    let trust = Trust { bundle: &bundle, voters: sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: sets, times: TimeRule::Now(NOW), memory: None };
     let request = ReadRequest { origin: &vault.origin, at: LATEST, keys: &keys };
     read.verify(&request, &trust, None)
 }

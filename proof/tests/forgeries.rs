@@ -24,7 +24,7 @@ fn verify(
     known: Option<&KnownCheckpoint>,
 ) -> Result<VerifiedAnswer, VerifyError> {
     let (bundle, sets, keys) = (bundle(), [voters(&[1, 2, 3])], keys());
-    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW) };
+    let trust = Trust { bundle: &bundle, voters: &sets, times: TimeRule::Now(NOW), memory: None };
     let at = ReadAt::Latest { min_height: 0 };
     read.verify(&ReadRequest { origin: &vault.origin, at, keys: &keys }, &trust, known)
 }

@@ -1138,7 +1138,7 @@ fn judge_read(vector: &Value) -> Value {
     let bundle = TrustBundle::decode(&bytes(vector, "bundle")).unwrap();
     let sets = sets_from(vector);
     let times = TimeRule::Now(number(vector, "now"));
-    let trust = Trust { bundle: &bundle, voters: &sets, times };
+    let trust = Trust { bundle: &bundle, voters: &sets, times, memory: None };
     let keys: Vec<StateKey> = vector["keys"]
         .as_array()
         .unwrap()
@@ -1246,7 +1246,7 @@ fn judge_list(vector: &Value) -> Value {
     let bundle = TrustBundle::decode(&bytes(vector, "bundle")).unwrap();
     let sets = sets_from(vector);
     let times = TimeRule::Now(number(vector, "now"));
-    let trust = Trust { bundle: &bundle, voters: &sets, times };
+    let trust = Trust { bundle: &bundle, voters: &sets, times, memory: None };
     let at = match vector["at"]["height"].as_u64() {
         Some(height) => ReadAt::Height(height),
         None => ReadAt::Latest { min_height: number(&vector["at"]["latest"], "min_height") },
@@ -1339,7 +1339,7 @@ fn receipt() {
         let bundle = TrustBundle::decode(&bytes(vector, "bundle")).unwrap();
         let sets = sets_from(vector);
         let times = TimeRule::Now(number(vector, "now"));
-        let trust = Trust { bundle: &bundle, voters: &sets, times };
+        let trust = Trust { bundle: &bundle, voters: &sets, times, memory: None };
         let tx_id = TxId::from_slice(&bytes(vector, "tx_id")).unwrap();
         let height = number(vector, "height");
         let request =

@@ -69,7 +69,7 @@ pub(crate) fn verified_read(input: &[u8]) -> Verdict {
             read.items.iter().map(|item| key_of(&item.proof.leaf_key)).collect();
         let (origin, bundle) = (origin(), trust::sample_bundle());
         let voters = [bundle.system_voters()];
-        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any, memory: None };
         for at in [ReadAt::Latest { min_height: 0 }, ReadAt::Height(read.block.header.height)] {
             let request = ReadRequest { origin: &origin, at, keys: &keys };
             if let Ok(answer) = read.verify(&request, &trust, None) {
@@ -92,7 +92,7 @@ pub(crate) fn verified_list(input: &[u8]) -> Verdict {
     if let Ok(list) = VerifiedList::decode(input) {
         let (origin, bundle) = (origin(), trust::sample_bundle());
         let voters = [bundle.system_voters()];
-        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any, memory: None };
         let first = match &list.page.proof {
             ListProof::Empty(proof) => &proof.leaf_key[..],
             ListProof::Whole(proof) => proof.leaves.first().map_or(&[][..], |leaf| &leaf.key[..]),
@@ -119,7 +119,7 @@ pub(crate) fn receipt(input: &[u8]) -> Verdict {
         let tx_id = transaction.as_ref().map_or(TxId([0; 16]), |transaction| transaction.tx_id);
         let (origin, bundle) = (origin(), trust::sample_bundle());
         let voters = [bundle.system_voters()];
-        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any };
+        let trust = Trust { bundle: &bundle, voters: &voters, times: TimeRule::Any, memory: None };
         let height = receipt.block.header.height;
         let request =
             ReceiptRequest { origin: &origin, height, transaction: TransactionChoice::Id(tx_id) };
