@@ -133,6 +133,24 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Bytes of state-tree nodes kept in memory over all vaults",
     },
     Setting {
+        env: "LEDGER_EXPIRY_INTERVAL_MS",
+        flag: "expiry-interval-ms",
+        default: "1000",
+        doc: "Milliseconds between looks for expired entities to remove; 0 for never",
+    },
+    Setting {
+        env: "LEDGER_EXPIRY_RATE",
+        flag: "expiry-rate",
+        default: "2000",
+        doc: "Expired entities that a node removes in a second, at most",
+    },
+    Setting {
+        env: "LEDGER_APPLY_THREADS",
+        flag: "apply-threads",
+        default: "",
+        doc: "Threads that apply the vaults of a round side by side; default: a quarter of the processors, at least 1",
+    },
+    Setting {
         env: "LEDGER_WORKER_THREADS",
         flag: "worker-threads",
         default: "",
@@ -442,6 +460,12 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Bytes of state-tree nodes in memory.
     pub tree_cache_bytes: usize,
+    /// Time between looks for expired entities; zero for never.
+    pub expiry_interval: Duration,
+    /// Expired entities removed in a second, at most.
+    pub expiry_rate: u64,
+    /// Threads that apply the vaults of a round.
+    pub apply_threads: usize,
     /// Threads that serve requests.
     pub worker_threads: usize,
     /// Milliseconds of a Raft tick.
@@ -488,7 +512,12 @@ impl Config {
             write_buffer_bytes: raw.parse("write-buffer-bytes", bytes)?,
             block_cache_bytes: raw.parse("block-cache-bytes", bytes)?,
             tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
-            worker_threads: raw.parse("worker-threads", |text| workers(text, processors))?,
+            expiry_interval: raw
+                .parse("expiry-interval-ms", |text| number(text, 0, 86_400_000))
+                .map(Duration::from_millis)?,
+            expiry_rate: raw.parse("expiry-rate", |text| number(text, 1, 1_000_000))?,
+            apply_threads: raw.parse("apply-threads", |text| threads(text, processors / 4))?,
+            worker_threads: raw.parse("worker-threads", |text| threads(text, processors / 2))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
             checkpoint_interval: raw
                 .parse("checkpoint-interval-ms", |text| number(text, 0, 86_400_000))
@@ -518,9 +547,9 @@ fn bytes(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| "too large for this machine".to_owned())
 }
 
-fn workers(text: &str, processors: usize) -> Result<usize, String> {
+fn threads(text: &str, default: usize) -> Result<usize, String> {
     if text.is_empty() {
-        return Ok((processors / 2).max(1));
+        return Ok(default.max(1));
     }
     number(text, 1, 1024).map(|count| usize::try_from(count).expect("at most 1024"))
 }

@@ -19,6 +19,7 @@ use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::cosigning::RecentRounds;
 use crate::directory::DirectoryCache;
+use crate::expiry::ExpiryBook;
 use crate::metrics::RequestMetrics;
 use crate::peer::PeerMetrics;
 use crate::quarantine::Quarantine;
@@ -129,6 +130,8 @@ pub struct BlockFeed {
     tips: Mutex<BTreeMap<VaultRef, watch::Sender<u64>>>,
     /// What the signed history has yet to hear of.
     pub changes: Changes,
+    /// When entities expire.
+    pub expiry: ExpiryBook,
 }
 
 impl BlockFeed {
@@ -143,6 +146,7 @@ impl BlockFeed {
     /// Looks up the tips of all watched vaults. After a snapshot was installed: its blocks were announced by
     /// nobody.
     pub fn refresh(&self, tip_of: impl Fn(VaultRef) -> Option<u64>) {
+        self.expiry.forget();
         let watched: Vec<VaultRef> = self.tips.lock().keys().copied().collect();
         for vault in watched {
             if let Some(tip) = tip_of(vault) {
@@ -169,6 +173,7 @@ impl ledger_shard::BlockListener for BlockFeed {
             self.advance(block.vault, block.height);
         }
         self.changes.blocks(blocks);
+        self.expiry.blocks(blocks);
     }
 
     fn checkpoints(&self, checkpoints: &[NotedCheckpoint]) {

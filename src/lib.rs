@@ -13,6 +13,7 @@ pub mod cosigning;
 pub mod demo;
 pub mod directory;
 pub mod edge;
+pub mod expiry;
 pub mod http;
 pub mod metrics;
 pub mod node;

@@ -26,16 +26,20 @@ const DURATION_BUCKETS_SECONDS: [f64; 17] = [
 ];
 
 /// Every method that has a duration of its own; all others share the label `other`.
-const METHODS: [&str; 27] = [
+const METHODS: [&str; 35] = [
     "ledger.v1.WriteService/Write",
     "ledger.v1.WriteService/BatchWrite",
     "ledger.v1.ReadService/Read",
     "ledger.v1.ReadService/BatchRead",
     "ledger.v1.ReadService/ListEntities",
     "ledger.v1.ReadService/ListRelationships",
+    "ledger.v1.ReadService/ListResources",
+    "ledger.v1.ReadService/HistoricalRead",
+    "ledger.v1.ReadService/VerifiedRead",
     "ledger.v1.ReadService/WatchBlocks",
     "ledger.v1.ReadService/GetTip",
     "ledger.v1.ReadService/GetBlock",
+    "ledger.v1.ReadService/GetBlockRange",
     "ledger.v1.ReadService/GetClientState",
     "ledger.v1.AdminService/CreateNamespace",
     "ledger.v1.AdminService/GetNamespace",
@@ -48,7 +52,11 @@ const METHODS: [&str; 27] = [
     "ledger.v1.Ledger/GetServerInfo",
     "ledger.v1.Ledger/GetCheckpoint",
     "ledger.v1.Ledger/VerifiedGet",
+    "ledger.v1.Ledger/VerifiedList",
+    "ledger.v1.Ledger/GetReceipt",
+    "ledger.v1.Ledger/GetConsistencyProof",
     "ledger.v1.Ledger/GetTrustBundle",
+    "ledger.v1.Ledger/WatchChanges",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
     "ledger.internal.v1.Commands/Propose",
@@ -143,6 +151,8 @@ pub struct NodeSample {
     pub cosignatures: u64,
     /// Times that two histories of one log were met.
     pub signing_contradictions: u64,
+    /// Entities that were removed because they had expired.
+    pub expired_entities: u64,
     /// The time in Unix nanoseconds, from which ages are told.
     pub wall_ns: u64,
 }

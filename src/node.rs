@@ -40,7 +40,7 @@ use crate::peer::{
 use crate::quarantine::{Quarantine, QuarantineError};
 use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
-use crate::{http, reconciler, signed_history};
+use crate::{expiry, http, reconciler, signed_history};
 
 /// Time that moving leaders away may take before a stop goes on.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
@@ -303,11 +303,12 @@ fn keep_up(
     store: &Arc<Store>,
     peers: &Arc<PeerState>,
     genesis: GenesisPromise,
-) -> [JoinHandle<()>; 3] {
+) -> [JoinHandle<()>; 4] {
     let context = || context.clone();
     [
         tokio::spawn(learn_leaders(context())),
         tokio::spawn(signed_history::run(context())),
+        tokio::spawn(expiry::run(context())),
         tokio::spawn(reconciler::run(context(), store.clone(), peers.clone(), genesis)),
     ]
 }
@@ -374,6 +375,7 @@ fn driver_config(config: &Config) -> DriverConfig {
             ..ApplyConfig::default()
         },
         mode: config.driver_mode,
+        apply_threads: config.apply_threads,
         ..DriverConfig::default()
     }
 }

@@ -255,6 +255,7 @@ mod tests {
             block_hash: Digest::ZERO,
             state_root: Digest::ZERO,
             timestamp_ns: 0,
+            soonest_expiry: None,
         }
     }
 

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::handle::{AppliedCommand, BlockListener};
 use crate::ingress::WaitingWrite;
+use crate::lanes::ApplyThreads;
 use crate::metrics::{Metrics, add};
 use crate::store::Store;
 use crate::view::LiveView;
@@ -56,6 +57,7 @@ pub(crate) struct ApplyStage {
     metrics: Arc<Metrics>,
     fatal: Fatal,
     batch_bytes_max: u64,
+    threads: ApplyThreads,
     output: ApplyOutput,
 }
 
@@ -64,11 +66,11 @@ impl ApplyStage {
         store: Arc<Store>,
         applier: Arc<Mutex<Applier>>,
         listener: Arc<dyn BlockListener>,
-        batch_bytes_max: u64,
+        (batch_bytes_max, threads): (u64, ApplyThreads),
         (metrics, fatal): (Arc<Metrics>, Fatal),
     ) -> ApplyStage {
         let output = ApplyOutput::default();
-        ApplyStage { store, applier, listener, metrics, fatal, batch_bytes_max, output }
+        ApplyStage { store, applier, listener, metrics, fatal, batch_bytes_max, threads, output }
     }
 
     /// Applies a round in batches of bounded size and answers those who waited for it.
@@ -102,7 +104,7 @@ impl ApplyStage {
             let mut applier = self.applier.lock();
             let view = LiveView::new(&self.store);
             crash_point!("crash::apply");
-            if let Err(fault) = applier.apply(batch, &view, &mut self.output) {
+            if let Err(fault) = applier.apply_in(&self.threads, batch, &view, &mut self.output) {
                 self.fatal.end(&fault.to_string());
             }
             // In key order, because the database's memory tables take neighbours cheaply; rows of one key

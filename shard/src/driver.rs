@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::crash_point;
 use crate::handle::{BlockListener, Outbox, ShardHandle, Shared};
 use crate::ingress::{Event, Gauge, Permit, WaitingRead, WaitingWrite};
+use crate::lanes::ApplyThreads;
 use crate::log::{LogRound, LogSink};
 use crate::metrics::{Metrics, add};
 use crate::pipeline::{DriverMode, Pipeline, PipelineLimits, spawn};
@@ -56,6 +57,8 @@ pub struct DriverConfig {
     pub apply_batch_bytes: u64,
     /// Bytes of committed entries waiting to be applied, above which turns pause.
     pub apply_backlog_bytes_max: u64,
+    /// Threads on which the vaults of one batch are applied side by side, at most; 1 for one after the other.
+    pub apply_threads: usize,
 }
 
 impl Default for DriverConfig {
@@ -68,6 +71,7 @@ impl Default for DriverConfig {
             message_bytes_max: 64 << 20,
             apply_batch_bytes: 4 << 20,
             apply_backlog_bytes_max: 64 << 20,
+            apply_threads: 1,
         }
     }
 }
@@ -194,8 +198,9 @@ pub(crate) fn assemble(parts: DriverParts, config: DriverConfig) -> Result<Assem
     let reader = Reader::new(store.clone(), applier.clone());
     let log = LogSink::new(store.clone(), metrics.clone(), parts.fatal.clone());
     let counted = (metrics.clone(), parts.fatal.clone());
-    let batch_bytes = config.apply_batch_bytes;
-    let apply = ApplyStage::new(store.clone(), applier, parts.blocks, batch_bytes, counted);
+    let threads = ApplyThreads(config.apply_threads);
+    let shape = (config.apply_batch_bytes, threads);
+    let apply = ApplyStage::new(store.clone(), applier, parts.blocks, shape, counted);
     let limits = PipelineLimits {
         apply_batch_bytes: config.apply_batch_bytes,
         apply_backlog_bytes_max: config.apply_backlog_bytes_max,

@@ -9,6 +9,7 @@ mod clock;
 mod driver;
 mod handle;
 mod ingress;
+mod lanes;
 mod log;
 mod metrics;
 mod pipeline;

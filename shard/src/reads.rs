@@ -14,9 +14,10 @@ use ledger_shard_core::query::{
     PastTrees, ProvedList, QueryError, Relationship, RelationshipQuery, StateProof, StoredBlock,
 };
 use ledger_shard_core::rows::VaultRow;
-use ledger_types::{Digest, StateKey, VaultRef};
+use ledger_types::{Digest, GroupId, StateKey, VaultRef};
 use parking_lot::Mutex;
 
+use crate::snapshots::{SnapshotError, owned_vaults};
 use crate::store::Store;
 use crate::view::{LiveView, SnapshotView};
 
@@ -152,6 +153,11 @@ impl Reader {
         query::consistency(&self.view(), vault, old_size, new_size)
     }
 
+    /// The vaults that a group owns here, in order. Errors if the store cannot be read or a row is malformed.
+    pub fn owned_vaults(&self, group: GroupId) -> Result<Vec<VaultRef>, SnapshotError> {
+        owned_vaults(&self.view(), group)
+    }
+
     /// The last sequence that a client committed on a vault; 0 for none.
     pub fn client_sequence(&self, vault: VaultRef, client: &str) -> Result<u64, QueryError> {
         query::client_sequence(&self.view(), vault, client)
@@ -167,6 +173,17 @@ impl Reader {
     ) -> Result<TipProof, QueryError> {
         let mut applier = self.applier.lock();
         applier.prove(vault, keys, known_size, &LiveView::new(&self.store))
+    }
+
+    /// [`Reader::prove`], unless the state machine is busy and the caller would have to wait: `None` then.
+    pub fn try_prove(
+        &self,
+        vault: VaultRef,
+        keys: &[StateKey],
+        known_size: Option<u64>,
+    ) -> Option<Result<TipProof, QueryError>> {
+        let mut applier = self.applier.try_lock()?;
+        Some(applier.prove(vault, keys, known_size, &LiveView::new(&self.store)))
     }
 
     /// Proves a list at a vault's tip, or a page of it, and the way from `known_size` blocks to the tip. `None`

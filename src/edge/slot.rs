@@ -206,6 +206,7 @@ impl NodeSlot {
             sample.snapshot_streams = context.snapshots.streams_open() as u64;
             sample.cosignatures = context.signer.cosignatures();
             sample.signing_contradictions = context.signer.contradictions();
+            sample.expired_entities = context.blocks.expiry.removed();
             sample.wall_ns = context.shard.now().wall_ns;
             context.shard.refresh();
         }

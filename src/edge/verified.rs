@@ -30,6 +30,8 @@ use crate::signer::LogState;
 const HEIGHT_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Keys of several requests that are proved together, because the state machine waits meanwhile.
 const KEYS_PER_PROOF_MAX: usize = 256;
+/// Keys that are proved without leaving the thread to other requests.
+const KEYS_INLINE_MAX: usize = 8;
 /// Vaults with a queue at once, above which idle queues are dropped.
 const QUEUES_MAX: usize = 4096;
 
@@ -309,10 +311,15 @@ pub(super) fn read_outcome<A>(
     }
 }
 
-/// A proof waits for the round that is being applied and may read pages from disk, so it runs apart from
-/// other requests.
+/// Few keys are proved at once if nothing has to be waited for: that takes less than to hand the other requests of
+/// this thread to another one. Otherwise a proof waits for the round that is being applied, apart from them.
 fn prove(call: &Call, vault: VaultRef, keys: &[StateKey]) -> Result<TipProof, Failure> {
     let reader = &call.context.reader;
+    if keys.len() <= KEYS_INLINE_MAX
+        && let Some(proved) = reader.try_prove(vault, keys, None)
+    {
+        return proved.map_err(query_failure);
+    }
     tokio::task::block_in_place(|| reader.prove(vault, keys, None)).map_err(query_failure)
 }
 

@@ -19,6 +19,11 @@ impl NodeSample {
                 "Times that two histories of one log were met: here and in what this node had signed, or on two nodes.",
                 self.signing_contradictions as f64,
             ),
+            single_counter(
+                "ledger_expired_entities_total",
+                "Entities that this node, leading their group, had removed because they had expired.",
+                self.expired_entities as f64,
+            ),
         ]
     }
 }

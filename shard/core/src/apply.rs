@@ -10,6 +10,7 @@ pub(crate) mod block;
 mod cache;
 pub(crate) mod changed_keys;
 mod flush;
+mod lanes;
 pub(crate) mod operations;
 mod prove;
 pub(crate) mod round;
@@ -35,6 +36,7 @@ use crate::view::{RowWrite, StateView};
 use cache::VaultCache;
 
 pub use crate::query::ProvedKey;
+pub use lanes::{Inline, Lanes};
 pub use operations::{ConditionFailure, FailedCondition};
 pub use prove::TipProof;
 pub use vault_state::genesis_rows;
@@ -185,6 +187,8 @@ pub struct NewBlock {
     pub state_root: Digest,
     /// Block time, Unix nanoseconds.
     pub timestamp_ns: u64,
+    /// The earliest expiry that a transaction of the block gave an entity, Unix seconds.
+    pub soonest_expiry: Option<u64>,
 }
 
 /// A state of a vault's log that a recorded note claims. Whether this replica's log had that root is for
@@ -250,9 +254,20 @@ impl Applier {
         view: &dyn StateView,
         output: &mut ApplyOutput,
     ) -> Result<(), ApplyFault> {
+        self.apply_in(&Inline, committed, view, output)
+    }
+
+    /// The same, with the vaults of the round side by side in lanes. What comes of it does not depend on them.
+    pub fn apply_in(
+        &mut self,
+        lanes: &dyn Lanes,
+        committed: &[Committed],
+        view: &dyn StateView,
+        output: &mut ApplyOutput,
+    ) -> Result<(), ApplyFault> {
         assert!(!self.is_ahead, "a round begins when the last one's rows are written");
         self.is_ahead = true;
-        run::round(self, committed, view, output)
+        run::round(self, committed, view, lanes, output)
     }
 
     /// The round's rows are in the store. Memory above the budget is given back.

@@ -4,6 +4,7 @@
 //! fresh that view has to be, nor read a clock: the caller brings the time that decides what has expired.
 
 mod block;
+mod expiry;
 mod list;
 mod past;
 mod past_trees;
@@ -21,6 +22,7 @@ use crate::view::{Family, StateView};
 pub use block::{
     StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes, log_root,
 };
+pub use expiry::{Expiry, expiry};
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
 pub use past::{PAST_KEYS_MAX, PastTree};
 pub use past_trees::PastTrees;

@@ -57,7 +57,7 @@ impl Family {
 }
 
 /// One consistent view of the rows. A fault is fatal to the replica that met it, never a reply.
-pub trait StateView {
+pub trait StateView: Sync {
     /// The row's value, if the row is there.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault>;
 

@@ -114,7 +114,7 @@ impl Cutter<'_> {
 }
 
 /// The vaults that a group owns in a view, in order.
-pub(super) fn owned_vaults(
+pub(crate) fn owned_vaults(
     view: &dyn StateView,
     group: GroupId,
 ) -> Result<Vec<VaultRef>, SnapshotError> {

@@ -23,6 +23,7 @@ use ledger_types::VaultRef;
 
 use crate::handle::ShardHandle;
 
+pub(crate) use cut::owned_vaults;
 pub use error::{SnapshotError, VerifyError};
 pub(crate) use install::finish_marked;
 pub use staging::Staging;

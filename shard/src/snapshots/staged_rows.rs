@@ -3,17 +3,17 @@
 //! Owns the first look at the files: digests, framing, ascending keys, counts; and a sparse index over them,
 //! so that memory stays far below the snapshot's size. Must never know what a row means.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ledger_proof::ReadFault;
 use ledger_shard_core::records::{Record, RecordFault, RecordPlace, record_at};
 use ledger_shard_core::snapshot::{SnapshotFile, SnapshotManifest};
 use ledger_shard_core::view::{Family, StateView};
+use parking_lot::Mutex;
 
 use super::error::{SnapshotError, VerifyError};
 use super::files::{digest_of, file_path, finish_records, hash_prefix, open_records};
@@ -35,7 +35,7 @@ struct FamilyRows {
     files: Vec<IndexedFile>,
     rows: u64,
     /// The block read last: neighbours are asked for one after the other.
-    cached: RefCell<Option<Block>>,
+    cached: Mutex<Option<Block>>,
 }
 
 struct IndexedFile {
@@ -50,7 +50,7 @@ struct IndexedFile {
 struct Block {
     file: usize,
     number: usize,
-    bytes: Rc<[u8]>,
+    bytes: Arc<[u8]>,
 }
 
 impl StagedRows {
@@ -159,7 +159,7 @@ impl FamilyRows {
 
     /// Reads a block; `None` behind the last one.
     fn block(&self, file: usize, number: usize) -> Result<Option<Block>, ReadFault> {
-        let cached = self.cached.borrow().clone();
+        let cached = self.cached.lock().clone();
         if let Some(block) = cached.filter(|one| (one.file, one.number) == (file, number)) {
             return Ok(Some(block));
         }
@@ -170,7 +170,7 @@ impl FamilyRows {
         let read = File::open(&indexed.path).and_then(|open| open.read_exact_at(&mut bytes, from));
         read.map_err(|error| ReadFault::Io(format!("{}: {error}", indexed.path.display())))?;
         let block = Block { file, number, bytes: bytes.into() };
-        *self.cached.borrow_mut() = Some(block.clone());
+        *self.cached.lock() = Some(block.clone());
         Ok(Some(block))
     }
 

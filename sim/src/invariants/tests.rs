@@ -238,6 +238,7 @@ fn a_height_has_one_block() {
         block_hash: Digest([1; 32]),
         state_root: Digest([root; 32]),
         timestamp_ns: 0,
+        soonest_expiry: None,
     };
     assert_eq!(name(oracle.block(&block(1, 1), &[], &mut [])), "one block a height");
     assert_eq!(name(oracle.block(&block(0, 1), &[], &mut [])), "");

@@ -30,6 +30,7 @@ pub(crate) struct BlockBuilder {
     transactions: Vec<Vec<u8>>,
     leaves: Vec<Digest>,
     outcomes: Vec<Vec<Outcome>>,
+    soonest_expiry: Option<u64>,
 }
 
 impl BlockBuilder {
@@ -44,6 +45,7 @@ impl BlockBuilder {
             transactions: Vec::new(),
             leaves: Vec::new(),
             outcomes: Vec::new(),
+            soonest_expiry: None,
         }
     }
 
@@ -83,6 +85,8 @@ impl BlockBuilder {
     /// Adds an executed transaction; returns its place and its outcomes.
     pub(crate) fn push(&mut self, transaction: &Transaction) -> (u32, Vec<Outcome>) {
         let tx_index = self.next_index();
+        let expiries = transaction.operations.iter().filter_map(expiry_of);
+        self.soonest_expiry = self.soonest_expiry.into_iter().chain(expiries).min();
         let bytes = transaction.encode();
         self.leaves.push(tx_tree::tx_leaf(&bytes));
         self.transactions.push(bytes);
@@ -142,6 +146,7 @@ impl BlockBuilder {
             block_hash,
             state_root: header.state_root,
             timestamp_ns: header.timestamp_ns,
+            soonest_expiry: self.soonest_expiry,
         });
         sessions::evict(round, limits, header.timestamp_ns, view)
     }
@@ -168,5 +173,15 @@ impl BlockBuilder {
         state.keys_since_flush += leaves.len() as u64;
         round.return_state(state);
         Ok(())
+    }
+}
+
+/// When an operation lets its entity expire.
+fn expiry_of(applied: &AppliedOperation) -> Option<u64> {
+    match applied {
+        AppliedOperation::State { operation: Operation::SetEntity { expires_at, .. }, .. } => {
+            Some(*expires_at).filter(|at| *at != 0)
+        }
+        _ => None,
     }
 }

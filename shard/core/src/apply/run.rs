@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Mutex;
 
 use ledger_proof::encoding::DecodeError;
 use ledger_proof::transaction::Transaction;
@@ -12,12 +13,12 @@ use ledger_proof::{EntryPosition, ReadFault, hash};
 use ledger_types::{Dedup, GroupId, OwnerEpoch, TxId, VaultRef};
 
 use super::block::BlockBuilder;
-use super::cache::VaultCache;
 use super::flush;
+use super::lanes::{Inline, Lanes};
 use super::round::{RoundEntities, VaultRound};
 use super::sessions::SessionLimits;
 use super::vault_state::{Born, VaultState, born};
-use super::{Applier, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBlock};
+use super::{Applier, ApplyConfig, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBlock};
 use crate::command::create_vault::CreateVaultCommand;
 use crate::command::record_checkpoint::RecordCheckpointCommand;
 use crate::command::write::PreparedWrite;
@@ -53,24 +54,81 @@ enum Action {
     RecordCheckpoint(RecordCheckpointCommand),
 }
 
-type Rounds = BTreeMap<VaultRef, VaultRound>;
+/// The commands of one entry for one vault.
+struct Part {
+    /// The entry's number in the round.
+    ordinal: usize,
+    group: GroupId,
+    /// The entry's place in the log and its time.
+    position: EntryPosition,
+    /// The entry was applied before; only vaults that missed it take it in, and nobody waits for answers.
+    is_replay: bool,
+    commands: Vec<PlannedCommand>,
+}
 
-/// Applies a round; see [`Applier::apply`].
+/// One vault's share of a round, and what comes of it.
+struct VaultWork {
+    round: VaultRound,
+    parts: Vec<Part>,
+    output: ApplyOutput,
+    /// Answers with the numbers of their entries.
+    replies: Vec<(usize, CommandReply)>,
+}
+
+impl VaultWork {
+    fn new(vault: VaultRef) -> VaultWork {
+        let (parts, output) = (Vec::new(), ApplyOutput::default());
+        VaultWork { round: VaultRound::new(vault), parts, output, replies: Vec::new() }
+    }
+}
+
+type Work = BTreeMap<VaultRef, VaultWork>;
+
+/// Commands of a round below which its vaults are applied one after the other: lanes cost more than they save.
+const COMMANDS_TO_SHARE_MIN: usize = 32;
+
+/// Applies a round; see [`Applier::apply_in`].
 pub(super) fn round(
     applier: &mut Applier,
     committed: &[Committed],
     view: &dyn StateView,
+    lanes: &dyn Lanes,
     output: &mut ApplyOutput,
 ) -> Result<(), ApplyFault> {
-    let mut rounds = Rounds::new();
+    let mut work = Work::new();
     let mut plans = Vec::with_capacity(committed.len());
     for Committed { group, entries, members } in committed {
         let entries: Result<Vec<_>, _> =
-            entries.iter().map(|entry| plan(*group, entry, members, &mut rounds)).collect();
+            entries.iter().map(|entry| plan(*group, entry, members, &mut work)).collect();
         plans.push((*group, entries?));
     }
-    load_rows(&mut rounds, view)?;
+    load_rows(&mut work, view)?;
+    let touched = share_out(applier, plans, &mut work, view)?;
+    for (&group, &applied_index) in &touched {
+        let (family, key) = (Family::Vaults, group_row_key(group));
+        output.rows.push(RowWrite { family, key, value: Some(applier.groups[&group].encode()) });
+        output.applied.push((group, applied_index));
+    }
+    for (&vault, work) in &mut work {
+        if let Some(state) = applier.cache.take(vault) {
+            work.round.set_state(Some(state));
+        }
+    }
+    run_all(applier, work, view, lanes, output)?;
+    applier.cache.flush_for_room(applier.config.history_blocks, view, &mut output.rows)?;
+    Ok(())
+}
+
+/// Gives every vault its parts of the entries, and takes the entries into the groups' rows. Tells how far each
+/// group is then applied.
+fn share_out(
+    applier: &mut Applier,
+    plans: Vec<(GroupId, Vec<PlannedEntry>)>,
+    work: &mut Work,
+    view: &dyn StateView,
+) -> Result<BTreeMap<GroupId, u64>, ApplyFault> {
     let mut touched = BTreeMap::new();
+    let mut ordinal = 0;
     for (group, entries) in plans {
         let row = group_row(&mut applier.groups, group, view)?;
         for entry in entries {
@@ -80,14 +138,12 @@ pub(super) fn round(
                 return Err(ApplyFault::Gap { group, applied, found });
             }
             let PlannedEntry { index, term, time_ns, parts, members } = entry;
-            let limits = SessionLimits {
-                retention_ns: applier.config.session_retention_ns,
-                rows_max: applier.config.session_rows_max,
-            };
-            let cache = &mut applier.cache;
             let position = EntryPosition { shard: group.0, term, index, timestamp_ns: time_ns };
-            let mut run = EntryRun { group, position, limits, is_replay, cache, view };
-            run.entry(parts, &mut rounds, output)?;
+            for (vault, commands) in parts {
+                let work = work.get_mut(&vault).expect("planning made work for each vault");
+                work.parts.push(Part { ordinal, group, position, is_replay, commands });
+            }
+            ordinal += 1;
             if !is_replay {
                 (row.applied_index, row.applied_term) = (index, term);
                 if let Some(members) = members {
@@ -98,38 +154,79 @@ pub(super) fn round(
         }
         touched.insert(group, row.applied_index);
     }
-    for (&group, &applied_index) in &touched {
-        let (family, key) = (Family::Vaults, group_row_key(group));
-        output.rows.push(RowWrite { family, key, value: Some(applier.groups[&group].encode()) });
-        output.applied.push((group, applied_index));
-    }
-    finish(applier, rounds, view, output)
+    Ok(touched)
 }
 
-/// Moves every vault's rows into the output, writes tree pages that are due, and keeps the states.
-fn finish(
+/// Applies every vault's parts, in lanes if there is enough of them, and gathers what comes of it in an order that
+/// does not depend on the lanes.
+fn run_all(
     applier: &mut Applier,
-    rounds: Rounds,
+    work: Work,
     view: &dyn StateView,
+    lanes: &dyn Lanes,
     output: &mut ApplyOutput,
 ) -> Result<(), ApplyFault> {
-    let history_blocks = applier.config.history_blocks;
-    for (vault, mut round) in rounds {
-        if round.is_looked_up() && round.state().is_some() {
-            let (blocks_max, bytes_max) =
-                (applier.config.tree_flush_blocks, applier.config.tree_flush_bytes);
-            let state = round.state().expect("just looked at");
-            if state.unflushed_blocks() >= blocks_max || state.unflushed_bytes() >= bytes_max {
-                let (state, rows) = (round.state_mut(), &mut output.rows);
-                flush::flush(vault, state, history_blocks, view, rows)?;
-            }
-        }
-        if let Some(state) = round.finish(&mut output.rows) {
+    let commands =
+        |work: &VaultWork| -> usize { work.parts.iter().map(|part| part.commands.len()).sum() };
+    let commands = work.values().map(commands).sum::<usize>();
+    let config = applier.config;
+    type Slot = (VaultWork, Result<Option<Box<VaultState>>, ApplyFault>);
+    let slots: Vec<Mutex<Slot>> =
+        work.into_values().map(|work| Mutex::new((work, Ok(None)))).collect();
+    let job = |number: usize| {
+        let mut slot = slots[number].lock().expect("a job that panics ends the round");
+        let (work, outcome) = &mut *slot;
+        *outcome = run_vault(&config, work, view);
+    };
+    match slots.len() > 1 && commands >= COMMANDS_TO_SHARE_MIN {
+        true => lanes.run(slots.len(), &job),
+        false => Inline.run(slots.len(), &job),
+    }
+    let mut replies = Vec::new();
+    for slot in slots {
+        let (work, outcome) = slot.into_inner().expect("a job that panics ends the round");
+        let vault = work.round.vault();
+        if let Some(state) = outcome? {
             applier.cache.put(vault, state);
         }
+        output.rows.extend(work.output.rows);
+        output.blocks.extend(work.output.blocks);
+        output.checkpoints.extend(work.output.checkpoints);
+        replies.extend(work.replies);
     }
-    applier.cache.flush_for_room(history_blocks, view, &mut output.rows)?;
+    replies.sort_unstable_by_key(|(ordinal, reply)| (*ordinal, reply.position));
+    output.replies.extend(replies.into_iter().map(|(_, reply)| reply));
     Ok(())
+}
+
+/// Applies a vault's parts, writes its tree pages if they are due, and moves its rows into its output. Returns the
+/// state to keep.
+fn run_vault(
+    config: &ApplyConfig,
+    work: &mut VaultWork,
+    view: &dyn StateView,
+) -> Result<Option<Box<VaultState>>, ApplyFault> {
+    let vault = work.round.vault();
+    let limits = SessionLimits {
+        retention_ns: config.session_retention_ns,
+        rows_max: config.session_rows_max,
+    };
+    let VaultWork { round, parts, output, replies } = work;
+    for Part { ordinal, group, position, is_replay, commands } in std::mem::take(parts) {
+        PartRun { group, position, limits, view }.part(round, commands, output)?;
+        let answers = output.replies.drain(..).map(|reply| (ordinal, reply));
+        replies.extend(answers.filter(|_| !is_replay));
+    }
+    if round.is_looked_up()
+        && let Some(state) = round.state()
+        && (state.unflushed_blocks() >= config.tree_flush_blocks
+            || state.unflushed_bytes() >= config.tree_flush_bytes)
+    {
+        let (state, rows) = (round.state_mut(), &mut output.rows);
+        flush::flush(vault, state, config.history_blocks, view, rows)?;
+    }
+    let round = std::mem::replace(round, VaultRound::new(vault));
+    Ok(round.finish(&mut output.rows))
 }
 
 fn group_row<'a>(
@@ -153,7 +250,7 @@ fn plan(
     group: GroupId,
     entry: &LogEntry,
     members: &[MembersChanged],
-    rounds: &mut Rounds,
+    work: &mut Work,
 ) -> Result<PlannedEntry, ApplyFault> {
     let LogEntry { index, term, kind, data } = entry;
     let (index, term) = (*index, *term);
@@ -175,7 +272,7 @@ fn plan(
     let mut places = BTreeMap::new();
     for (position, command) in (0u32..).zip(&data.commands) {
         let vault = command.vault;
-        let round = rounds.entry(vault).or_insert_with(|| VaultRound::new(vault));
+        let round = &mut work.entry(vault).or_insert_with(|| VaultWork::new(vault)).round;
         let Some(kind) = CommandKind::from_code(command.kind) else {
             return Err(ApplyFault::UnknownCommand { group, index, kind: command.kind });
         };
@@ -205,15 +302,15 @@ fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Acti
 }
 
 /// Loads every registered row of the round: one read of many rows for each family.
-fn load_rows(rounds: &mut Rounds, view: &dyn StateView) -> Result<(), ApplyFault> {
+fn load_rows(work: &mut Work, view: &dyn StateView) -> Result<(), ApplyFault> {
     let (mut latest, mut sessions) = (Vec::new(), Vec::new());
-    for (vault, round) in rounds.iter() {
+    for (vault, VaultWork { round, .. }) in work.iter() {
         round.slots.wanted(*vault, &mut latest);
         round.sessions.wanted(&mut sessions);
     }
     let mut latest = view.multi_get(Family::Latest, &latest)?.into_iter();
     let mut sessions = view.multi_get(Family::Sessions, &sessions)?.into_iter();
-    for round in rounds.values_mut() {
+    for VaultWork { round, .. } in work.values_mut() {
         round.slots.fill(&mut latest)?;
         round.sessions.fill(&mut sessions)?;
     }
@@ -221,50 +318,25 @@ fn load_rows(rounds: &mut Rounds, view: &dyn StateView) -> Result<(), ApplyFault
     Ok(())
 }
 
-/// Running one entry.
-struct EntryRun<'a> {
+/// Running the part of one entry that is one vault's.
+struct PartRun<'a> {
     group: GroupId,
     /// The entry's place in the log and its time.
     position: EntryPosition,
     limits: SessionLimits,
-    /// The entry was applied before; only vaults that missed it take it in, and nobody waits for answers.
-    is_replay: bool,
-    cache: &'a mut VaultCache,
     view: &'a dyn StateView,
 }
 
-impl EntryRun<'_> {
-    fn entry(
-        &mut self,
-        parts: Vec<(VaultRef, Vec<PlannedCommand>)>,
-        rounds: &mut Rounds,
-        output: &mut ApplyOutput,
-    ) -> Result<(), ApplyFault> {
-        let first_reply = output.replies.len();
-        for (vault, commands) in parts {
-            let round = rounds.get_mut(&vault).expect("planning made a round for each vault");
-            self.part(round, commands, output)?;
-        }
-        if self.is_replay {
-            output.replies.truncate(first_reply);
-        }
-        output.replies[first_reply..].sort_unstable_by_key(|reply| reply.position);
-        Ok(())
-    }
-
-    /// Runs the entry's commands for one vault.
+impl PartRun<'_> {
+    /// Runs the entry's commands for the vault.
     fn part(
-        &mut self,
+        &self,
         round: &mut VaultRound,
         commands: Vec<PlannedCommand>,
         output: &mut ApplyOutput,
     ) -> Result<(), ApplyFault> {
         if !round.is_looked_up() {
-            let state = match self.cache.take(round.vault()) {
-                Some(state) => Some(state),
-                None => VaultState::load(round.vault(), self.view)?,
-            };
-            round.set_state(state);
+            round.set_state(VaultState::load(round.vault(), self.view)?);
         }
         let index = self.position.index;
         let is_applied =
@@ -387,6 +459,7 @@ fn create_vault(
         block_hash: state.row.block_hash,
         state_root: header.state_root,
         timestamp_ns: header.timestamp_ns,
+        soonest_expiry: None,
     });
     round.slots.insert_born(key, row)?;
     round.add_block(0, header_bytes, None);

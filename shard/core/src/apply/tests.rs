@@ -3,6 +3,7 @@
 mod directory;
 mod faults;
 pub(crate) mod harness;
+mod lanes;
 mod past;
 mod proofs;
 mod property;

@@ -1,0 +1,254 @@
+//! Removal of entities that have expired, on behalf of nobody: by the leader, in batches, at a bounded rate.
+//!
+//! Owns when a vault is looked through. Reads hide an expired entity at once, so nobody waits for this. Must never
+//! cost anything for a vault in which nothing expires, nor remove what the log does not find expired: the block's
+//! time decides, not this node's clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ledger_shard::{
+    Command, CommandKind, NewBlock, Role, VaultRow, VaultStatus, WriteCommand, query, wall_clock_ns,
+};
+use ledger_types::{Dedup, GroupId, Operation, TxId, VaultRef};
+use parking_lot::Mutex;
+use tracing::{debug, warn};
+
+use crate::commands::propose_here;
+use crate::context::NodeContext;
+use crate::quarantine::leads;
+
+/// The client name in transactions that remove expired entities.
+pub const EXPIRY_CLIENT: &str = "_expiry";
+/// Most entities that one transaction removes.
+const BATCH_MAX: usize = 250;
+/// Most entities that one look through a vault brings.
+const FOUND_MAX: usize = 5_000;
+/// Most vaults that are looked through between two pauses.
+const VAULTS_PER_LOOK: usize = 32;
+/// How often groups that are led are asked for vaults not looked through yet.
+const LIST_EVERY: Duration = Duration::from_secs(5);
+/// A vault rests this many times as long as the last look through it took.
+const REST_FACTOR: u32 = 20;
+/// Vaults remembered; beyond it the memory starts anew.
+const VAULTS_MAX: usize = 1_000_000;
+
+/// What is known of a vault that was looked through.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Unix second at which the next entity expires; `u64::MAX` for none.
+    soonest: u64,
+    /// It is not looked through before.
+    rests_until: Instant,
+}
+
+/// When entities expire. Told by the apply stage, so every method is cheap.
+#[derive(Debug, Default)]
+pub struct ExpiryBook {
+    known: Mutex<BTreeMap<VaultRef, Known>>,
+    removed: AtomicU64,
+}
+
+impl ExpiryBook {
+    /// These blocks are new. Vaults that were not looked through yet will be, with all they hold by then.
+    pub fn blocks(&self, blocks: &[NewBlock]) {
+        if blocks.iter().all(|block| block.soonest_expiry.is_none()) {
+            return;
+        }
+        let mut known = self.known.lock();
+        for block in blocks {
+            if let (Some(expiry), Some(vault)) = (block.soonest_expiry, known.get_mut(&block.vault))
+            {
+                vault.soonest = vault.soonest.min(expiry);
+            }
+        }
+    }
+
+    /// Rows came by other means than blocks: every vault is looked through again.
+    pub fn forget(&self) {
+        self.known.lock().clear();
+    }
+
+    /// Entities that were removed because they had expired.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    fn due(&self, time_s: u64) -> Vec<VaultRef> {
+        let now = Instant::now();
+        let known = self.known.lock();
+        let due =
+            known.iter().filter(|(_, vault)| vault.soonest <= time_s && vault.rests_until <= now);
+        due.map(|(vault, _)| *vault).collect()
+    }
+
+    fn is_known(&self, vault: VaultRef) -> bool {
+        self.known.lock().contains_key(&vault)
+    }
+
+    /// A vault is about to be looked through: whatever its next blocks say counts in addition.
+    fn begin(&self, vault: VaultRef) {
+        let mut known = self.known.lock();
+        if known.len() >= VAULTS_MAX {
+            known.clear();
+        }
+        known.insert(vault, Known { soonest: u64::MAX, rests_until: Instant::now() });
+    }
+
+    /// A vault was looked through, in this time.
+    fn end(&self, vault: VaultRef, soonest: Option<u64>, took: Duration) {
+        if let Some(known) = self.known.lock().get_mut(&vault) {
+            known.soonest = known.soonest.min(soonest.unwrap_or(u64::MAX));
+            known.rests_until = Instant::now() + took * REST_FACTOR;
+        }
+    }
+
+    fn drop_vault(&self, vault: VaultRef) {
+        self.known.lock().remove(&vault);
+    }
+}
+
+fn clock_s() -> u64 {
+    wall_clock_ns() / 1_000_000_000
+}
+
+/// Removes what has expired for as long as the node runs.
+pub async fn run(context: Arc<NodeContext>) {
+    let (pause, rate) = (context.config.expiry_interval, context.config.expiry_rate);
+    if pause.is_zero() {
+        return;
+    }
+    let mut listed: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(pause).await;
+        let mut vaults = context.blocks.expiry.due(clock_s());
+        if listed.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
+            vaults.extend(not_looked_through(&context));
+            listed = Some(Instant::now());
+        }
+        let mut looks = 0;
+        for vault in vaults {
+            let row =
+                context.reader.tip(vault).ok().filter(|row| row.status == VaultStatus::Active);
+            // Whoever leads does it. A leader that comes later looks through the vault itself.
+            let Some(row) = row.filter(|row| leads(&context, row.owner)) else {
+                context.blocks.expiry.drop_vault(vault);
+                continue;
+            };
+            look_through(&context, vault, row, rate).await;
+            looks += 1;
+            if looks == VAULTS_PER_LOOK {
+                break;
+            }
+        }
+    }
+}
+
+/// Vaults of groups that are led here and that nobody has looked through.
+fn not_looked_through(context: &NodeContext) -> Vec<VaultRef> {
+    let statuses = context.shard.statuses();
+    let led = statuses.iter().filter(|status| status.role == Role::Leader);
+    let mut vaults = Vec::new();
+    for group in led.map(|status| status.group).filter(|group| *group != GroupId::SYSTEM) {
+        match context.reader.owned_vaults(group) {
+            Ok(owned) => {
+                let new = owned.into_iter().filter(|vault| !context.blocks.expiry.is_known(*vault));
+                vaults.extend(new.take(VAULTS_PER_LOOK));
+            }
+            Err(error) => warn!(%group, %error, "a group's vaults cannot be listed"),
+        }
+    }
+    vaults
+}
+
+/// Looks through a vault and removes what has expired, not faster than `rate` entities a second.
+async fn look_through(context: &Arc<NodeContext>, vault: VaultRef, row: VaultRow, rate: u64) {
+    let book = &context.blocks.expiry;
+    book.begin(vault);
+    let (reader, began) = (context.reader.clone(), Instant::now());
+    let look = move || query::expiry(&reader.view(), vault, clock_s(), FOUND_MAX);
+    let found = tokio::task::spawn_blocking(look).await.expect("looking does not panic");
+    let took = began.elapsed();
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            warn!(%vault, %error, "a vault cannot be looked through for what has expired");
+            book.end(vault, Some(0), Duration::from_secs(1));
+            return;
+        }
+    };
+    let mut soonest = found.soonest;
+    for batch in found.expired.chunks(BATCH_MAX) {
+        if !remove(context, vault, &row, batch).await {
+            soonest = Some(0);
+            break;
+        }
+        book.removed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let pause = Duration::from_secs_f64(batch.len() as f64 / rate as f64);
+        tokio::time::sleep(pause).await;
+    }
+    book.end(vault, soonest, took);
+}
+
+/// Proposes the removal of some entities; false if it is not known to have happened.
+async fn remove(
+    context: &NodeContext,
+    vault: VaultRef,
+    row: &VaultRow,
+    batch: &[(String, u64)],
+) -> bool {
+    let operation = |(key, expired_at): &(String, u64)| Operation::ExpireEntity {
+        key: key.clone(),
+        expired_at: *expired_at,
+    };
+    let body = WriteCommand {
+        tx_id: TxId(rand::random()),
+        client: EXPIRY_CLIENT.to_owned(),
+        // A repetition finds nothing to remove.
+        dedup: Dedup::None,
+        actor: String::new(),
+        operations: batch.iter().map(operation).collect(),
+    };
+    let body = body.encode();
+    let (kind, owner_epoch) = (CommandKind::Write as u8, row.owner_epoch);
+    let command = Command { kind, vault, owner_epoch, body: &body }.encode();
+    match propose_here(&context.shard, row.owner, command).await {
+        Ok(_) => true,
+        Err(refusal) => {
+            debug!(%vault, ?refusal, "expired entities are not removed now");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_types::Digest;
+
+    use super::*;
+
+    fn block(vault: VaultRef, soonest_expiry: Option<u64>) -> NewBlock {
+        let (block_hash, state_root) = (Digest::ZERO, Digest::ZERO);
+        NewBlock { vault, height: 1, block_hash, state_root, timestamp_ns: 0, soonest_expiry }
+    }
+
+    #[test]
+    fn a_vault_is_due_when_its_next_entity_expires_and_it_has_rested() {
+        let (book, vault) = (ExpiryBook::default(), VaultRef::new(1, 2));
+        book.blocks(&[block(vault, Some(5))]);
+        assert!(book.due(9).is_empty(), "it is not looked through yet");
+        book.begin(vault);
+        assert!(book.is_known(vault) && book.due(u64::MAX - 1).is_empty());
+        book.blocks(&[block(vault, Some(50)), block(vault, None)]);
+        book.end(vault, Some(70), Duration::ZERO);
+        assert!(book.due(49).is_empty());
+        assert_eq!(book.due(50), [vault], "a block came while it was looked through");
+        book.begin(vault);
+        book.end(vault, Some(70), Duration::from_secs(60));
+        assert!(book.due(80).is_empty(), "it rests");
+        book.forget();
+        assert!(!book.is_known(vault));
+    }
+}
