@@ -28,6 +28,7 @@ mod verification;
 mod verified;
 mod verified_list;
 mod watch;
+mod watch_changes;
 mod write;
 
 pub use admin::{Namespace, Vault};
@@ -53,4 +54,5 @@ pub use verification::{Proved, VerificationError};
 pub use verified::{VerifiedGet, VerifiedOptions};
 pub use verified_list::{CheckedList, VerifiedPages};
 pub use watch::{BlockNotice, BlockWatch};
+pub use watch_changes::{ChangeNotice, ChangeOptions, ChangeWatch};
 pub use write::{WriteReceipt, write_receipt};

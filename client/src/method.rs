@@ -57,6 +57,8 @@ methods! {
     READ: ReadRequest => ReadResponse = "/ledger.v1.ReadService/Read",
     /// Reads several entities.
     BATCH_READ: BatchReadRequest => BatchReadResponse = "/ledger.v1.ReadService/BatchRead",
+    /// Tells which keys the blocks of a vault change.
+    WATCH_CHANGES: WatchChangesRequest => WatchChangesResponse = "/ledger.v1.Ledger/WatchChanges",
     /// Lists entities.
     LIST_ENTITIES: ListEntitiesRequest => ListEntitiesResponse =
         "/ledger.v1.ReadService/ListEntities",

@@ -5,6 +5,7 @@
 //! that.
 
 pub mod block;
+pub mod changes;
 pub mod conditions;
 pub mod consistency;
 pub mod cosigning;

@@ -1,6 +1,7 @@
 //! The ledger's own service: which of its methods is answered where.
 //!
-//! Owns the method table and what `GetServerInfo` tells. The work is in `verified`, `receipts`, `report` and `trust`.
+//! Owns the method table and what `GetServerInfo` tells. The work is in `verified`, `receipts`,
+//! `report`, `trust` and `watch_changes`.
 
 use ledger_proto::convert::limits::wire_limits;
 use ledger_proto::v1;
@@ -10,7 +11,7 @@ use ledger_types::limits::PAGE_BYTES_MAX;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::Edge;
+use super::{Edge, watch_changes};
 
 /// Version of the public API.
 const API_VERSION: &str = "ledger.v1";
@@ -33,8 +34,9 @@ impl Ledger for Edge {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let mut features =
-            ["client-sequences", "verified-get", "verified-list"].map(str::to_owned).to_vec();
+        let mut features = ["client-sequences", "verified-get", "verified-list", "watch-changes"]
+            .map(str::to_owned)
+            .to_vec();
         if self.slot.peek().is_some_and(|context| context.config.auto_create_vaults) {
             features.push("auto-create-vaults".to_owned());
         }
@@ -79,6 +81,15 @@ impl Ledger for Edge {
         request: Request<v1::VerifiedListRequest>,
     ) -> Result<Response<v1::VerifiedListResponse>, Status> {
         Ok(self.list_verified(request).await?)
+    }
+
+    type WatchChangesStream = watch_changes::ChangeStream;
+
+    async fn watch_changes(
+        &self,
+        request: Request<v1::WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        Ok(self.changes(request).await?)
     }
 
     async fn get_trust_bundle(

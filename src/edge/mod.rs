@@ -27,6 +27,7 @@ mod verified;
 mod verified_list;
 mod verified_past;
 mod watch;
+mod watch_changes;
 mod write;
 
 use std::sync::{Arc, OnceLock};

@@ -144,6 +144,12 @@ pub enum Failure {
         /// The bound, `watches_per_node_max`.
         max: u64,
     },
+    /// The client of a watching stream does not read it.
+    #[error("the stream was not read for too long; open it again at height {resume_height}")]
+    SlowWatcher {
+        /// The first block that may not have been told of to its end.
+        resume_height: u64,
+    },
     /// The whole answer is too large to give in one message.
     #[error("the answer is larger than {limit} ({max}); ask for pages")]
     AnswerTooLarge {
@@ -286,6 +292,9 @@ impl Failure {
             Failure::TooManyWatches { .. } => {
                 Mapping::retry(Code::ResourceExhausted, "TOO_MANY_WATCHES", RETRY_AFTER_OVERLOAD)
             }
+            Failure::SlowWatcher { .. } => {
+                Mapping::retry(Code::ResourceExhausted, "SLOW_WATCHER", RETRY_AFTER_OVERLOAD)
+            }
             Failure::AnswerTooLarge { .. } => {
                 Mapping::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE")
             }
@@ -329,6 +338,9 @@ impl Failure {
             Failure::TooManyWatches { max } => {
                 tell("limit", "watches_per_node_max".to_owned());
                 tell("max", max.to_string());
+            }
+            Failure::SlowWatcher { resume_height } => {
+                tell("resume_height", resume_height.to_string());
             }
             Failure::AnswerTooLarge { limit, max } => {
                 tell("limit", (*limit).to_owned());
@@ -476,6 +488,7 @@ mod tests {
             (Failure::OutcomeUnknown, Code::Unknown, "OUTCOME_UNKNOWN"),
             (Failure::Overloaded, Code::ResourceExhausted, "OVERLOADED"),
             (Failure::TooManyWatches { max: 1 }, Code::ResourceExhausted, "TOO_MANY_WATCHES"),
+            (Failure::SlowWatcher { resume_height: 7 }, Code::ResourceExhausted, "SLOW_WATCHER"),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
             (Failure::NotYetBuilt { method: "m" }, Code::Unimplemented, "NOT_YET_BUILT"),

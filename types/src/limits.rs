@@ -46,3 +46,5 @@ const _: () = assert!(
 );
 const _: () = assert!(KEY_BYTES_MAX < STATE_KEY_BYTES_MAX, "any legal entity key fits a state key");
 const _: () = assert!(VALUE_BYTES_MAX < REQUEST_BYTES_MAX, "one largest value fits a request");
+/// Most filters of one watch of changes.
+pub const CHANGE_FILTERS_MAX: usize = 64;

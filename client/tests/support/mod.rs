@@ -268,6 +268,15 @@ impl Ledger for Node {
         Ok(self.tell(self.lists.take(request.into_inner()).await?))
     }
 
+    type WatchChangesStream = tokio_stream::Empty<Result<v1::WatchChangesResponse, Status>>;
+
+    async fn watch_changes(
+        &self,
+        _: Request<v1::WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn get_trust_bundle(
         &self,
         request: Request<v1::GetTrustBundleRequest>,

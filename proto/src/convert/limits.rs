@@ -25,6 +25,7 @@ pub fn wire_limits() -> v1::Limits {
         streams_per_connection_max: number(limits::STREAMS_PER_CONNECTION_MAX),
         watches_per_node_max: number(limits::WATCHES_PER_NODE_MAX),
         chain_headers_max: number(limits::CHAIN_HEADERS_MAX),
+        change_filters_max: number(limits::CHANGE_FILTERS_MAX),
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) enum Command {
     Receipt(ReceiptOptions),
     /// Check that a vault's log only grew since it was last looked at, and show its newest checkpoint.
     Checkpoint(CheckpointOptions),
-    /// Show every block of a vault from a height on, then each new one.
+    /// Show every block of a vault from a height on, or what it changes, then each new one.
     Watch(WatchOptions),
     /// Check a saved proof without any network.
     Verify(VerifyOptions),
@@ -370,9 +370,21 @@ pub(crate) struct WatchOptions {
     /// First block shown; the next new one without it.
     #[arg(long, value_name = "HEIGHT")]
     pub(crate) from: Option<u64>,
-    /// Leave after this many blocks.
+    /// Leave after this many blocks, or changed keys with --changes.
     #[arg(long)]
     pub(crate) count: Option<u64>,
+    /// Show the keys that blocks change instead of the blocks.
+    #[arg(long)]
+    pub(crate) changes: bool,
+    /// With --changes: only entities whose keys begin with this.
+    #[arg(long, value_name = "TEXT", requires = "changes")]
+    pub(crate) prefix: Option<String>,
+    /// With --changes: only relationships to this resource.
+    #[arg(long, requires = "changes")]
+    pub(crate) resource: Option<String>,
+    /// With --changes: only relationships of this subject.
+    #[arg(long, requires = "changes")]
+    pub(crate) subject: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -1,0 +1,209 @@
+//! Watches of changes: what a cache would have after applying all of them is what the vault holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ledger_client::{ChangeNotice, ChangeOptions, ChangeWatch};
+use ledger_proto::v1;
+use ledger_proto::v1::change::Key;
+use ledger_proto::v1::change_filter::Of;
+use ledger_proto::v1::{ChangeKind, ReadConsistency};
+use ledger_types::VaultRef;
+use tonic::Code;
+
+use super::harness::{Cluster, Node, WAIT_MAX, eventually, grant, set, why, wire, write_request};
+use super::load::Load;
+
+/// The entities of a vault, expired ones that are not removed yet among them.
+async fn entities(node: &Node, vault: VaultRef) -> BTreeMap<String, Vec<u8>> {
+    let (namespace_id, vault_id) = wire(vault);
+    let (mut found, mut page_token) = (BTreeMap::new(), String::new());
+    loop {
+        let request = v1::ListEntitiesRequest {
+            namespace_id,
+            vault_id,
+            include_expired: true,
+            consistency: ReadConsistency::Linearizable.into(),
+            limit: 1_000,
+            page_token,
+            ..Default::default()
+        };
+        let page = node.reads().list_entities(request).await.unwrap().into_inner();
+        found.extend(page.entities.into_iter().map(|entity| (entity.key, entity.value)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return found;
+        }
+    }
+}
+
+/// What a cache of entities does with a change.
+fn apply(cache: &mut BTreeMap<String, Vec<u8>>, change: v1::Change) {
+    let (kind, value) = (change.kind(), change.value);
+    let Some(Key::Entity(key)) = change.key else { panic!("only entities were asked for") };
+    let before = match kind {
+        ChangeKind::Created | ChangeKind::Updated => {
+            cache.insert(key.clone(), value.expect("values were asked for"))
+        }
+        _ => cache.remove(&key),
+    };
+    assert_eq!(before.is_none(), kind == ChangeKind::Created, "{key} was {kind:?}");
+}
+
+async fn next(watch: &mut ChangeWatch) -> ChangeNotice {
+    let notice = tokio::time::timeout(WAIT_MAX, watch.next()).await.expect("the watch goes on");
+    notice.expect("the watch lives")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_applies_every_change_holds_what_the_vault_holds() {
+    let mut cluster = Cluster::start(3).await;
+    let vault = cluster.vaults("changes", 1).await[0];
+    let client = cluster.client().await;
+    let filters =
+        vec![v1::ChangeFilter { of: Some(Of::EntityPrefix(String::new())), relation: None }];
+    let options = ChangeOptions {
+        start_height: Some(1),
+        filters,
+        include_values: true,
+        heartbeat_ms: Some(1_000),
+    };
+    let mut watch = client.watch_changes(vault, options);
+    let mut load = Load::start(&client, &[vault], 2);
+    // Each in turn, so that the one that serves the watch is among them.
+    for victim in 0..3 {
+        load.wait_more(20).await;
+        cluster.servers[victim].kill();
+        load.wait_more(20).await;
+        cluster.resume(victim).await;
+    }
+    load.finish().await;
+    // Large enough for several answers, in one block.
+    let value = vec![9; 300_000];
+    let large = (0..12).map(|number| set(&format!("large/{number}"), &value)).collect();
+    let request = write_request(vault, large);
+    let answer = cluster.node(1).writes().write(request).await.unwrap().into_inner();
+    let Some(v1::write_response::Result::Success(success)) = answer.result else {
+        panic!("it is written: {answer:?}")
+    };
+    let (mut cache, mut heights) = (BTreeMap::new(), Vec::new());
+    while heights.last() != Some(&success.block_height) {
+        if let ChangeNotice::Block { height, changes, .. } = next(&mut watch).await {
+            assert!(!changes.is_empty());
+            heights.push(height);
+            changes.into_iter().for_each(|change| apply(&mut cache, change));
+        }
+    }
+    assert!(heights.is_sorted_by(|a, b| a < b), "each block once, in order");
+    assert_eq!(cache, entities(&cluster.node(0), vault).await);
+    // What no filter lets through is passed over, and the watch says so.
+    let ignored = write_request(vault, vec![grant("document:1", "viewer", "user:1")]);
+    cluster.node(2).writes().write(ignored).await.unwrap();
+    loop {
+        let ChangeNotice::Heartbeat { next_height, .. } = next(&mut watch).await else {
+            panic!("nothing changed that was asked for")
+        };
+        if next_height == success.block_height + 2 {
+            break;
+        }
+    }
+    assert_eq!(watch.next_height(), Some(success.block_height + 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_changes_that_makes_no_sense_is_refused() {
+    let cluster = Cluster::start(1).await;
+    let vault = cluster.vaults("changes", 1).await[0];
+    let (namespace_id, vault_id) = wire(vault);
+    let good = v1::WatchChangesRequest { namespace_id, vault_id, ..Default::default() };
+    let filter = |of| v1::ChangeFilter { of, relation: None };
+    let all = filter(Some(Of::Relationships(true)));
+    let bad = [
+        v1::WatchChangesRequest { start_height: Some(0), ..good.clone() },
+        v1::WatchChangesRequest { heartbeat_ms: Some(0), ..good.clone() },
+        v1::WatchChangesRequest { heartbeat_ms: Some(60_001), ..good.clone() },
+        v1::WatchChangesRequest { filters: vec![filter(None)], ..good.clone() },
+        v1::WatchChangesRequest { filters: vec![all; 65], ..good.clone() },
+        v1::WatchChangesRequest { namespace_id: None, ..good.clone() },
+    ];
+    for request in bad {
+        let status = cluster.node(0).ledger().watch_changes(request.clone()).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{request:?}: {status:?}");
+        assert!(!why(&status).1.is_empty(), "{status:?}");
+    }
+    let nowhere =
+        v1::WatchChangesRequest { vault_id: Some(v1::VaultId { id: 99 }), ..good.clone() };
+    let status = cluster.node(0).ledger().watch_changes(nowhere).await.unwrap_err();
+    assert_eq!(why(&status), (Code::NotFound, "VAULT_NOT_FOUND".to_owned()));
+    // Without a height it begins behind the tip.
+    cluster.node(0).put(vault, "before", b"1").await.unwrap();
+    let mut stream = cluster.node(0).ledger().watch_changes(good).await.unwrap().into_inner();
+    let height = cluster.node(0).put(vault, "after", b"1").await.unwrap();
+    let first = tokio::time::timeout(WAIT_MAX, stream.message()).await.unwrap().unwrap().unwrap();
+    let block = first.block.expect("a change comes before the first heartbeat");
+    assert_eq!((block.height, block.changes.len(), first.resume_height), (height, 1, height + 1));
+}
+
+fn set_until(key: &str, expires_at: u64) -> v1::Operation {
+    let (key, value) = (key.to_owned(), b"1".to_vec());
+    let set = v1::SetEntity { key, value, expires_at: Some(expires_at), condition: None };
+    v1::Operation { op: Some(v1::operation::Op::SetEntity(set)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_removed_once_whoever_leads() {
+    const COUNT: usize = 600;
+    let environment = [("LEDGER_EXPIRY_INTERVAL_MS", "100"), ("LEDGER_EXPIRY_RATE", "100000")];
+    let mut cluster = Cluster::start_with(3, &environment).await;
+    let vault = cluster.vaults("expiry", 1).await[0];
+    let client = cluster.client().await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (soon, later) = (now + 3, now + 3_600);
+    let mut operations: Vec<_> =
+        (0..COUNT).map(|number| set_until(&format!("soon/{number:03}"), soon)).collect();
+    operations.push(set_until("later", later));
+    operations.push(set_until("renewed", soon));
+    operations.push(set("for ever", b"1"));
+    for batch in operations.chunks(200) {
+        cluster.node(0).writes().write(write_request(vault, batch.to_vec())).await.unwrap();
+    }
+    cluster.node(0).put(vault, "renewed", b"2").await.unwrap();
+    // Whoever leads next was told of nothing and looks through the vault.
+    let victim = leader_of(&cluster, vault).await;
+    cluster.servers[victim].kill();
+    let left = (0..3).find(|number| *number != victim).unwrap();
+    let kept: BTreeSet<String> = ["for ever", "later", "renewed"].map(str::to_owned).into();
+    let node = cluster.node(left);
+    eventually("what has expired is removed", async || {
+        let found: BTreeSet<String> = entities(&node, vault).await.into_keys().collect();
+        if found == kept { Ok(()) } else { Err(found.len()) }
+    })
+    .await;
+    cluster.resume(victim).await;
+    let options = ChangeOptions { start_height: Some(1), ..ChangeOptions::default() };
+    let mut watch = client.watch_changes(vault, options);
+    let tip = client.tip(vault).await.unwrap().height;
+    let mut expired = BTreeMap::new();
+    while watch.next_height().is_none_or(|height| height <= tip) {
+        let ChangeNotice::Block { changes, .. } = next(&mut watch).await else { continue };
+        for change in changes.into_iter().filter(|one| one.kind() == ChangeKind::Expired) {
+            let Some(Key::Entity(key)) = change.key else { panic!("only entities expire") };
+            *expired.entry(key).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(expired.len(), COUNT);
+    assert!(expired.iter().all(|(key, times)| key.starts_with("soon/") && *times == 1));
+}
+
+/// The node that leads a vault's group.
+async fn leader_of(cluster: &Cluster, vault: VaultRef) -> usize {
+    let (namespace_id, vault_id) = wire(vault);
+    let request = v1::GetVaultRequest { namespace_id, vault_id };
+    eventually("the vault has a leader", async || {
+        let answer = cluster.node(0).admin().get_vault(request).await.unwrap().into_inner();
+        let leader = answer.leader.map(|node| node.id).unwrap_or_default();
+        let place = cluster.servers.iter().position(|server| server.spec().name == leader);
+        place.ok_or(leader)
+    })
+    .await
+}
