@@ -7,7 +7,7 @@ use std::{env, fs};
 use prost::Message as _;
 
 /// The package that clients see.
-const PUBLIC_FILES: [&str; 9] = [
+const PUBLIC_FILES: [&str; 10] = [
     "ledger/v1/types.proto",
     "ledger/v1/identity.proto",
     "ledger/v1/read_service.proto",
@@ -16,6 +16,7 @@ const PUBLIC_FILES: [&str; 9] = [
     "ledger/v1/health_service.proto",
     "ledger/v1/system_discovery_service.proto",
     "ledger/v1/changes.proto",
+    "ledger/v1/streams.proto",
     "ledger/v1/ledger.proto",
 ];
 /// The package between nodes.

@@ -26,7 +26,7 @@ const DURATION_BUCKETS_SECONDS: [f64; 17] = [
 ];
 
 /// Every method that has a duration of its own; all others share the label `other`.
-const METHODS: [&str; 35] = [
+const METHODS: [&str; 36] = [
     "ledger.v1.WriteService/Write",
     "ledger.v1.WriteService/BatchWrite",
     "ledger.v1.ReadService/Read",
@@ -57,6 +57,7 @@ const METHODS: [&str; 35] = [
     "ledger.v1.Ledger/GetConsistencyProof",
     "ledger.v1.Ledger/GetTrustBundle",
     "ledger.v1.Ledger/WatchChanges",
+    "ledger.v1.Ledger/WriteStream",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
     "ledger.internal.v1.Commands/Propose",

@@ -35,5 +35,6 @@ mod cluster {
     mod store;
     mod vaults;
     mod watching;
+    mod write_streams;
     mod writes;
 }

@@ -5,6 +5,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use ledger_proto::v1;
 use ledger_types::GroupId;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -73,6 +74,27 @@ impl Failure {
             // With a reason it is a node's word that nothing was done.
             (Code::DeadlineExceeded, Reason::Missing) => Failure::TimedOut,
             _ => Failure::Refused(Box::new(error)),
+        }
+    }
+
+    /// A node's refusal of one request of a stream.
+    pub(crate) fn from_refusal(refusal: v1::Refusal) -> Failure {
+        let error = ServerError::from_refusal(refusal);
+        match (error.code, &error.reason) {
+            (Code::DeadlineExceeded, Reason::Missing) => Failure::TimedOut,
+            _ => Failure::Refused(Box::new(error)),
+        }
+    }
+
+    /// The failure of another request of the same stream, which had not been sent when the stream ended.
+    pub(crate) fn before_sending(&self) -> Failure {
+        match self {
+            Failure::Refused(error) if !self.may_have_happened() => Failure::Refused(error.clone()),
+            Failure::NotConnected(message) | Failure::Broken(message) => {
+                Failure::NotConnected(message.clone())
+            }
+            Failure::Refused(error) => Failure::NotConnected(error.to_string()),
+            Failure::TimedOut => Failure::NotConnected("the stream was not opened in time".into()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::AsciiMetadataValue;
@@ -17,7 +18,7 @@ use crate::attempt::{Effect, Failure, Next, leader_told, leader_told_by};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::leaders::Route;
-use crate::method::{EncodedRequests, Method};
+use crate::method::{EncodedRequests, Messages, Method};
 use crate::nodes::Node;
 use crate::retry::Backoff;
 
@@ -48,14 +49,25 @@ impl CallKind {
 }
 
 /// An answer, and what went before it.
+#[derive(Debug)]
 pub(crate) struct Answered<R> {
     pub(crate) answer: R,
     /// An earlier attempt of the call may have been carried out, or may still be.
     pub(crate) earlier_may_happen: bool,
 }
 
+/// What a failure costs beside the call that it failed: calls that fail together pay once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Charge {
+    /// The node is counted as failed, and the repetition is taken from the budget.
+    Full,
+    /// Another call has paid for the same event.
+    Paid,
+}
+
 /// The state of one call between its attempts.
-struct Progress {
+#[derive(Debug)]
+pub(crate) struct Progress {
     started: Instant,
     deadline: Instant,
     kind: CallKind,
@@ -108,7 +120,7 @@ impl Client {
                 Ok(Err(status)) => Failure::from_status(&status),
                 Err(_) => Failure::TimedOut,
             };
-            self.after_failure(&mut progress, &node, failure).await?;
+            self.after_failure(&mut progress, &node, failure, Charge::Full).await?;
         }
     }
 
@@ -203,11 +215,12 @@ impl Client {
                 Ok(Err(status)) => Failure::from_status(&status),
                 Err(_) => Failure::TimedOut,
             };
-            self.after_failure(&mut progress, &node, failure).await?;
+            self.after_failure(&mut progress, &node, failure, Charge::Full).await?;
         }
     }
 
-    fn begin(&self, kind: CallKind) -> Progress {
+    /// A call that begins now.
+    pub(crate) fn begin(&self, kind: CallKind) -> Progress {
         let started = Instant::now();
         Progress {
             started,
@@ -223,7 +236,7 @@ impl Client {
     }
 
     /// The node for the next attempt: the one just hinted at, the leader as far as known, or one in turn.
-    fn choose(&self, progress: &mut Progress) -> Arc<Node> {
+    pub(crate) fn choose(&self, progress: &mut Progress) -> Arc<Node> {
         let inner = &self.inner;
         if let Some(node) = progress.hint.take() {
             return node;
@@ -239,11 +252,12 @@ impl Client {
     }
 
     /// Learns from a failure and waits until the next attempt, or ends the call.
-    async fn after_failure(
+    pub(crate) async fn after_failure(
         &self,
         progress: &mut Progress,
         node: &Arc<Node>,
         failure: Failure,
+        charge: Charge,
     ) -> Result<(), ClientError> {
         let inner = &self.inner;
         let kind = progress.kind;
@@ -251,8 +265,10 @@ impl Client {
             inner.leaders.forget(kind.route, node.address());
         }
         match &failure {
-            Failure::NotConnected(_) | Failure::Broken(_) => inner.nodes.failed(node),
-            Failure::TimedOut => {}
+            Failure::NotConnected(_) | Failure::Broken(_) if charge == Charge::Full => {
+                inner.nodes.failed(node);
+            }
+            Failure::NotConnected(_) | Failure::Broken(_) | Failure::TimedOut => {}
             Failure::Refused(error) => {
                 inner.leaders.forget(kind.route, node.address());
                 let (group, leader) = leader_told_by(error);
@@ -268,7 +284,7 @@ impl Client {
             return Err(progress.give_up(error));
         }
         let now = Instant::now();
-        if !inner.budget.take(now) {
+        if charge == Charge::Full && !inner.budget.take(now) {
             let outcome_unknown = progress.may_have_happened;
             return Err(ClientError::RetryBudgetSpent { last: Box::new(error), outcome_unknown });
         }
@@ -297,8 +313,18 @@ impl Client {
 }
 
 impl Progress {
+    /// What the call does, and whom to ask.
+    pub(crate) fn kind(&self) -> CallKind {
+        self.kind
+    }
+
+    /// True if an attempt so far may have been carried out, or may still be.
+    pub(crate) fn may_have_happened(&self) -> bool {
+        self.may_have_happened
+    }
+
     /// The time for the next attempt. Errors: there is none left.
-    fn attempt_limit(&mut self, client: &Client) -> Result<Duration, ClientError> {
+    pub(crate) fn attempt_limit(&mut self, client: &Client) -> Result<Duration, ClientError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left < ATTEMPT_MIN {
             return Err(self.deadline_exceeded());
@@ -354,6 +380,25 @@ where
     let path = PathAndQuery::from_static(path);
     let mut transport = ready(channel).await?;
     transport.server_streaming(Request::new(body), path, EncodedRequests::new()).await
+}
+
+/// Opens a stream of requests and a stream of answers. What the requests yield is sent at once, also before the
+/// other side has answered.
+pub(crate) async fn open_both<Q, R, S>(
+    channel: Channel,
+    method: Method<Q, R>,
+    requests: S,
+    codec: Messages<S::Item, R>,
+) -> Result<Response<Streaming<R>>, Status>
+where
+    S: Stream + Send + 'static,
+    S::Item: Message + 'static,
+    R: Message + Default + 'static,
+    Q: 'static,
+{
+    let path = PathAndQuery::from_static(method.path());
+    let mut transport = ready(channel).await?;
+    transport.streaming(Request::new(requests), path, codec).await
 }
 
 async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {

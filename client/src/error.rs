@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ledger_proto::v1;
 use ledger_types::{InvalidInput, TxId, VaultRef};
 use thiserror::Error;
 use tonic::Code;
@@ -52,6 +53,20 @@ impl ServerError {
             metadata: metadata.unwrap_or_default(),
             fields: fields.unwrap_or_default(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+
+    /// Reads a refusal that came as a message of a stream.
+    pub(crate) fn from_refusal(refusal: v1::Refusal) -> ServerError {
+        let message = refusal.message;
+        let pair = |field: String| (field, message.clone());
+        ServerError {
+            code: i32::try_from(refusal.code).map_or(Code::Unknown, Code::from),
+            reason: Reason::from_wire(&refusal.reason),
+            metadata: refusal.metadata.into_iter().collect(),
+            fields: refusal.fields.into_iter().map(pair).collect(),
+            retry_after: refusal.retry_after_ms.map(Duration::from_millis),
+            message,
         }
     }
 

@@ -23,6 +23,16 @@ pub enum Route {
     Any(Option<VaultRef>),
 }
 
+impl Route {
+    /// The vault that the call is about, if it is about one.
+    pub(crate) fn vault(self) -> Option<VaultRef> {
+        match self {
+            Route::Leader(vault) | Route::Any(Some(vault)) => Some(vault),
+            Route::Directory | Route::Any(None) => None,
+        }
+    }
+}
+
 impl Known {
     fn set_leader(&mut self, group: GroupId, leader: &str) {
         if self.groups.get(&group).is_some_and(|current| **current == *leader) {
@@ -61,10 +71,7 @@ impl Leaders {
 
     /// Notes the group that answered for `route`, and its leader.
     pub(crate) fn learn(&self, route: Route, group: Option<GroupId>, leader: Option<&str>) {
-        let vault = match route {
-            Route::Leader(vault) | Route::Any(Some(vault)) => Some(vault),
-            Route::Directory | Route::Any(None) => None,
-        };
+        let vault = route.vault();
         let mut known = self.known.lock();
         let group = group.or(match (route, vault) {
             (Route::Directory, _) => Some(GroupId::SYSTEM),

@@ -110,6 +110,8 @@ methods! {
     /// Tells whose signatures count.
     GET_TRUST_BUNDLE: GetTrustBundleRequest => GetTrustBundleResponse =
         "/ledger.v1.Ledger/GetTrustBundle",
+    /// Writes many transactions on one stream.
+    WRITE_STREAM: WriteStreamRequest => WriteStreamResponse = "/ledger.v1.Ledger/WriteStream",
 }
 
 /// Sends bytes that are an encoded request, and decodes answers.
@@ -146,6 +148,47 @@ impl Encoder for PassBytes {
     fn encode(&mut self, item: Bytes, target: &mut EncodeBuf<'_>) -> Result<(), Status> {
         target.put(item);
         Ok(())
+    }
+}
+
+/// Encodes requests of a stream as they are sent, and decodes answers.
+pub(crate) struct Messages<Q, R>(PhantomData<fn(Q) -> R>);
+
+impl<Q, R> Messages<Q, R> {
+    pub(crate) fn new() -> Messages<Q, R> {
+        Messages(PhantomData)
+    }
+}
+
+impl<Q, R> Codec for Messages<Q, R>
+where
+    Q: Message + 'static,
+    R: Message + Default + Send + 'static,
+{
+    type Encode = Q;
+    type Decode = R;
+    type Encoder = EncodeMessage<Q>;
+    type Decoder = DecodeMessage<R>;
+
+    fn encoder(&mut self) -> EncodeMessage<Q> {
+        EncodeMessage(PhantomData)
+    }
+
+    fn decoder(&mut self) -> DecodeMessage<R> {
+        DecodeMessage(PhantomData)
+    }
+}
+
+/// Encodes one message.
+pub(crate) struct EncodeMessage<Q>(PhantomData<fn(Q)>);
+
+impl<Q: Message> Encoder for EncodeMessage<Q> {
+    type Item = Q;
+    type Error = Status;
+
+    fn encode(&mut self, item: Q, target: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let encoded = item.encode(target);
+        encoded.map_err(|error| Status::internal(format!("the request has no room: {error}")))
     }
 }
 

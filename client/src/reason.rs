@@ -54,6 +54,8 @@ reasons! {
     OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// Too much is waiting. Nothing was done.
     Overloaded = "OVERLOADED",
+    /// As many streams of data as the node serves are open.
+    TooManyStreams = "TOO_MANY_STREAMS",
     /// The whole answer would be larger than an answer may be; ask for pages.
     AnswerTooLarge = "ANSWER_TOO_LARGE",
     /// The deadline passed.

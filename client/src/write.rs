@@ -1,5 +1,6 @@
 //! Writing. Each call draws one idempotency key, and every attempt of the call carries it.
 
+use bytes::Bytes;
 use ledger_proto::convert::{ids, operations};
 use ledger_proto::v1;
 use ledger_types::{Operation, Outcome, TxId, VaultRef};
@@ -37,8 +38,16 @@ pub(crate) fn wire_vault(
     Ok((Some(vault.namespace.into()), Some(vault.vault.into())))
 }
 
+/// What the answer to a write means, after everything that went before it.
+pub(crate) fn answered_write(
+    answered: Answered<v1::WriteResponse>,
+) -> Result<WriteReceipt, ClientError> {
+    let Answered { answer, earlier_may_happen } = answered;
+    write_receipt(answer).map_err(|error| settled(error, earlier_may_happen))
+}
+
 /// A write of this vault: to its leader, repeatable because it carries an idempotency key.
-fn write_kind(vault: VaultRef) -> CallKind {
+pub(crate) fn write_kind(vault: VaultRef) -> CallKind {
     CallKind { route: Route::Leader(vault), effect: Effect::WritesOnce }
 }
 
@@ -49,6 +58,17 @@ impl Client {
         vault: VaultRef,
         operations: Vec<Operation>,
     ) -> Result<WriteReceipt, ClientError> {
+        let body = self.encoded_write(vault, operations)?;
+        let answered = self.attempts(method::WRITE, write_kind(vault), body).await?;
+        answered_write(answered)
+    }
+
+    /// The request of a write, with an idempotency key of its own.
+    pub(crate) fn encoded_write(
+        &self,
+        vault: VaultRef,
+        operations: Vec<Operation>,
+    ) -> Result<Bytes, ClientError> {
         let (namespace_id, vault_id) = wire_vault(vault)?;
         let request = v1::WriteRequest {
             namespace_id,
@@ -59,10 +79,7 @@ impl Client {
             include_tx_proof: false,
             sequence: None,
         };
-        let body = request.encode_to_vec().into();
-        let answered = self.attempts(method::WRITE, write_kind(vault), body).await?;
-        let earlier_may_happen = answered.earlier_may_happen;
-        write_receipt(answered.answer).map_err(|error| settled(error, earlier_may_happen))
+        Ok(request.encode_to_vec().into())
     }
 
     /// Applies several lists of operations, one after the other, as one transaction.

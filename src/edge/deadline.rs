@@ -31,6 +31,15 @@ impl Deadline {
         Deadline::after(now, timeout)
     }
 
+    /// The deadline of a request that has just arrived on a stream; 0 for the default time.
+    pub(super) fn of_stream(timeout_ms: u64) -> Deadline {
+        let timeout_ms = match timeout_ms {
+            0 => DEADLINE_MS_DEFAULT,
+            named => named.min(DEADLINE_MS_MAX),
+        };
+        Deadline::within(Duration::from_millis(timeout_ms))
+    }
+
     /// The deadline of a request that arrived at `now` and may take `timeout`.
     fn after(now: Instant, timeout: Duration) -> Result<Deadline, Failure> {
         if is_past(timeout) {
@@ -48,6 +57,11 @@ impl Deadline {
     /// What is left; zero if it has passed.
     pub(super) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// True if it was more than `patience` before `now`.
+    pub(super) fn is_past(self, now: Instant, patience: Duration) -> bool {
+        self.0 + patience <= now
     }
 
     /// What is left, or a refusal if nothing is.
@@ -115,6 +129,15 @@ mod tests {
         let default = Deadline::of(&MetadataMap::new()).expect("the default");
         assert!(default.remaining() <= Duration::from_millis(DEADLINE_MS_DEFAULT));
         assert!(default.remaining() > Duration::from_millis(DEADLINE_MS_DEFAULT / 2));
+    }
+
+    #[test]
+    fn a_stream_names_the_time_of_each_request() {
+        let remaining = |timeout_ms| Deadline::of_stream(timeout_ms).remaining();
+        assert!(remaining(0) > Duration::from_millis(DEADLINE_MS_DEFAULT / 2));
+        assert!(remaining(0) <= Duration::from_millis(DEADLINE_MS_DEFAULT));
+        assert!(remaining(300) <= Duration::from_millis(300));
+        assert!(remaining(u64::MAX) <= Duration::from_millis(DEADLINE_MS_MAX));
     }
 
     #[test]

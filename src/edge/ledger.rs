@@ -9,9 +9,9 @@ use ledger_proto::v1::ledger_client::LedgerClient;
 use ledger_proto::v1::ledger_server::Ledger;
 use ledger_types::limits::PAGE_BYTES_MAX;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Edge, watch_changes};
+use super::{Edge, watch_changes, write_stream};
 
 /// Version of the public API.
 const API_VERSION: &str = "ledger.v1";
@@ -34,9 +34,10 @@ impl Ledger for Edge {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let mut features = ["client-sequences", "verified-get", "verified-list", "watch-changes"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut features =
+            ["client-sequences", "verified-get", "verified-list", "watch-changes", "write-stream"]
+                .map(str::to_owned)
+                .to_vec();
         if self.slot.peek().is_some_and(|context| context.config.auto_create_vaults) {
             features.push("auto-create-vaults".to_owned());
         }
@@ -97,5 +98,14 @@ impl Ledger for Edge {
         request: Request<v1::GetTrustBundleRequest>,
     ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
         Ok(self.trust_bundle(request).await?)
+    }
+
+    type WriteStreamStream = write_stream::WriteAnswers;
+
+    async fn write_stream(
+        &self,
+        request: Request<Streaming<v1::WriteStreamRequest>>,
+    ) -> Result<Response<Self::WriteStreamStream>, Status> {
+        Ok(self.stream_writes(request)?)
     }
 }

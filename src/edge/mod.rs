@@ -29,6 +29,7 @@ mod verified_past;
 mod watch;
 mod watch_changes;
 mod write;
+mod write_stream;
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,9 +38,10 @@ pub use route::{FORWARDED, GROUP, LEADER};
 pub use server::serve;
 pub use slot::{BEAT_INTERVAL, Check, NodeSlot, Stage};
 
-use ledger_types::limits::WATCHES_PER_NODE_MAX;
+use ledger_types::limits::{DATA_STREAMS_PER_NODE_MAX, WATCHES_PER_NODE_MAX};
 use page_token::PageTokens;
-use tokio::sync::Semaphore;
+use status::Failure;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use verified::Queues;
 
 use crate::context::NodeContext;
@@ -52,6 +54,7 @@ pub struct Edge {
     peers: Arc<PeerState>,
     late: Arc<OnceLock<Late>>,
     watches: Arc<Semaphore>,
+    data_streams: Arc<Semaphore>,
 }
 
 /// What can only be made once the node belongs to a cluster.
@@ -64,12 +67,19 @@ impl Edge {
     /// The services of the node in `slot`, whenever it comes.
     pub fn new(slot: Arc<NodeSlot>, peers: Arc<PeerState>) -> Edge {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
-        Edge { slot, peers, late: Arc::new(OnceLock::new()), watches }
+        let data_streams = Arc::new(Semaphore::new(DATA_STREAMS_PER_NODE_MAX));
+        Edge { slot, peers, late: Arc::new(OnceLock::new()), watches, data_streams }
     }
 
     /// The node that it serves.
     pub fn slot(&self) -> &Arc<NodeSlot> {
         &self.slot
+    }
+
+    /// A place among the streams of data of this node.
+    fn data_stream(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let max = DATA_STREAMS_PER_NODE_MAX as u64;
+        self.data_streams.clone().try_acquire_owned().map_err(|_| Failure::TooManyStreams { max })
     }
 
     fn late(&self, context: &Arc<NodeContext>) -> &Late {

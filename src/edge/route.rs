@@ -123,6 +123,11 @@ impl Call {
         Ok(Call { context, deadline, is_forwarded })
     }
 
+    /// The same call with another deadline, as one of the requests of a stream.
+    pub(super) fn until(&self, deadline: Deadline) -> Call {
+        Call { context: self.context.clone(), deadline, is_forwarded: self.is_forwarded }
+    }
+
     /// The same call as a request of this node itself, which may go on to another node.
     pub(super) fn on_own_behalf(&self) -> Call {
         Call { context: self.context.clone(), deadline: self.deadline, is_forwarded: false }
@@ -165,6 +170,17 @@ impl Call {
                 self.settle(&request).await
             }
             settled => settled,
+        }
+    }
+
+    /// The owner, if this node leads the vault's group at this moment. Waits for nothing and asks nobody.
+    pub(super) fn place_now(&self, vault: VaultRef) -> Option<Owner> {
+        let (forwarded, attempt) = (self.is_forwarded, 0);
+        let reach = Reach::Leader;
+        let request = RouteRequest { vault, reach, local: self.local(), forwarded, attempt };
+        match self.try_place(&request) {
+            Ok(Place::Here(owner)) => Some(owner),
+            _ => None,
         }
     }
 

@@ -28,13 +28,13 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::Edge;
 use super::deadline::{GRPC_TIMEOUT, is_past, parse_timeout};
 use super::slot::NodeSlot;
-use super::status::Failure;
+use super::status::{Failure, of_transport};
 use crate::commands::CommandService;
 use crate::cosigning::CosignService;
 use crate::metrics::RequestMetrics;
@@ -246,16 +246,15 @@ fn with_reason(response: http::Response<Body>) -> http::Response<Body> {
         return response;
     }
     let Some(status) = Status::from_header_map(headers) else { return response };
-    let failure = match status.code() {
-        Code::OutOfRange => Failure::RequestTooLarge { max: REQUEST_BYTES_MAX as u64 },
-        Code::Internal => Failure::Malformed,
-        _ => return response,
-    };
-    Status::from(failure).into_http()
+    match of_transport(&status) {
+        Some(failure) => Status::from(failure).into_http(),
+        None => response,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
     use tonic_types::StatusExt as _;
 
     use super::*;

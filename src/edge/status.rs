@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ledger_proto::convert::ConvertError;
+use ledger_proto::v1;
 use ledger_types::limits::{
     CLIENT_ID_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PAGE_ITEMS_MAX, PAGE_TOKEN_BYTES_MAX,
-    STATE_KEY_BYTES_MAX, VALUE_BYTES_MAX,
+    REQUEST_BYTES_MAX, STATE_KEY_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use ledger_types::{GroupId, InvalidInput, NodeId, OwnerEpoch, VaultRef};
 use thiserror::Error;
@@ -149,6 +150,12 @@ pub enum Failure {
     SlowWatcher {
         /// The first block that may not have been told of to its end.
         resume_height: u64,
+    },
+    /// As many streams that carry data as a node serves are open.
+    #[error("this node serves {max} streams of data and no more; ask another node")]
+    TooManyStreams {
+        /// The bound, `data_streams_per_node_max`.
+        max: u64,
     },
     /// The whole answer is too large to give in one message.
     #[error("the answer is larger than {limit} ({max}); ask for pages")]
@@ -295,6 +302,9 @@ impl Failure {
             Failure::SlowWatcher { .. } => {
                 Mapping::retry(Code::ResourceExhausted, "SLOW_WATCHER", RETRY_AFTER_OVERLOAD)
             }
+            Failure::TooManyStreams { .. } => {
+                Mapping::retry(Code::ResourceExhausted, "TOO_MANY_STREAMS", RETRY_AFTER_OVERLOAD)
+            }
             Failure::AnswerTooLarge { .. } => {
                 Mapping::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE")
             }
@@ -341,6 +351,10 @@ impl Failure {
             }
             Failure::SlowWatcher { resume_height } => {
                 tell("resume_height", resume_height.to_string());
+            }
+            Failure::TooManyStreams { max } => {
+                tell("limit", "data_streams_per_node_max".to_owned());
+                tell("max", max.to_string());
             }
             Failure::AnswerTooLarge { limit, max } => {
                 tell("limit", (*limit).to_owned());
@@ -462,6 +476,36 @@ impl From<Failure> for Status {
     }
 }
 
+/// The same failure as a message of a stream that goes on.
+impl From<Failure> for v1::Refusal {
+    fn from(failure: Failure) -> v1::Refusal {
+        let status = Status::from(failure);
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let retry = details.retry_info().and_then(|retry| retry.retry_delay);
+        let fields = details.bad_request().map(|bad| {
+            bad.field_violations.iter().map(|violation| violation.field.clone()).collect()
+        });
+        v1::Refusal {
+            code: i32::from(status.code()).unsigned_abs(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            retry_after_ms: retry.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            fields: fields.unwrap_or_default(),
+        }
+    }
+}
+
+/// What the transport's complaint about a message of a stream means; `None` if the client is gone.
+pub(super) fn of_transport(status: &Status) -> Option<Failure> {
+    match status.code() {
+        Code::OutOfRange => Some(Failure::RequestTooLarge { max: REQUEST_BYTES_MAX as u64 }),
+        Code::Internal => Some(Failure::Malformed),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -489,6 +533,7 @@ mod tests {
             (Failure::Overloaded, Code::ResourceExhausted, "OVERLOADED"),
             (Failure::TooManyWatches { max: 1 }, Code::ResourceExhausted, "TOO_MANY_WATCHES"),
             (Failure::SlowWatcher { resume_height: 7 }, Code::ResourceExhausted, "SLOW_WATCHER"),
+            (Failure::TooManyStreams { max: 1 }, Code::ResourceExhausted, "TOO_MANY_STREAMS"),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
             (Failure::NotYetBuilt { method: "m" }, Code::Unimplemented, "NOT_YET_BUILT"),
@@ -507,6 +552,20 @@ mod tests {
         let too_large = Failure::AnswerTooLarge { limit: "page_items_max", max: 10_000 };
         assert!(Status::from(too_large).get_details_retry_info().is_none());
         assert!(Status::from(Failure::OutcomeUnknown).get_details_retry_info().is_none());
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_status_says() {
+        let leader = LeaderAddress { node: NodeId(3), address: "host:1".into() };
+        let refusal =
+            v1::Refusal::from(Failure::NotLeader { group: GroupId(7), leader: Some(leader) });
+        assert_eq!((refusal.code, refusal.reason.as_str()), (14, "NOT_LEADER"));
+        assert_eq!(refusal.metadata["leader_address"], "host:1");
+        assert_eq!(refusal.retry_after_ms, Some(50));
+        let original = Status::from(Failure::field("operations[3].key", "is empty"));
+        let passed = v1::Refusal::from(Failure::Forwarded(original));
+        assert_eq!((passed.code, passed.reason.as_str()), (3, "INVALID_ARGUMENT"));
+        assert_eq!(passed.fields, ["operations[3].key"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ledger_proto::v1;
 use ledger_proto::v1::write_service_client::WriteServiceClient;
 use ledger_shard::{
     Command, CommandKind, CommandResult, CommittedWrite, ConditionFailure, FailedCondition,
-    SequenceContract, VaultStatus, WriteCommand, WriteResult,
+    ProposeOutcome, SequenceContract, VaultStatus, WriteCommand, WriteResult,
 };
 use ledger_types::{TxId, VaultRef};
 use tokio::sync::oneshot;
@@ -52,7 +52,7 @@ impl v1::write_service_server::WriteService for Edge {
 impl Edge {
     /// Proposes here or forwards, and tries once more if the route turns out to be stale. A batch takes this
     /// way too: it is one transaction, with the same payload as a write of all its operations.
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         call: &Call,
         mut input: WriteInput,
@@ -100,16 +100,33 @@ async fn write_here(
         Ok(()) => propose(call, owner, CommandKind::Write, &command.encode()).await,
         Err(failure) => Err(failure),
     };
-    let answer = outcome.and_then(|result| match result {
-        CommandResult::Write(result) => answer_of(&call.context, vault, result, include_proof),
-        _ => Err(Failure::Internal("a write was answered as something else")),
-    });
+    let answer = outcome.and_then(|result| answer_of(&call.context, vault, result, include_proof));
     let WriteCommand { client, dedup, operations, .. } = command;
     (WriteInput { vault, client, dedup, operations, include_proof }, answer)
 }
 
+/// Puts a write into the log of a group that this node leads, without waiting. `completed` is called once, on a
+/// thread that must not be held up. Errors: nothing was proposed.
+pub(super) fn propose_write(
+    call: &Call,
+    owner: Owner,
+    input: WriteInput,
+    completed: impl FnOnce(ProposeOutcome) + Send + 'static,
+) -> Result<(), Failure> {
+    let remaining = call.deadline.check()?;
+    let WriteInput { vault, client, dedup, operations, .. } = input;
+    let actor = String::new();
+    let write = WriteCommand { tx_id: TxId(rand::random()), client, dedup, actor, operations };
+    let body = write.encode();
+    let kind = CommandKind::Write as u8;
+    let command = Command { kind, vault, owner_epoch: owner.epoch, body: &body }.encode();
+    let until_ms = deadline_ms(&call.context, remaining);
+    call.context.shard.propose(owner.group, command, until_ms, Box::new(completed));
+    Ok(())
+}
+
 /// The owner check before a proposal; apply makes it again.
-fn check_owner(call: &Call, owner: Owner) -> Result<(), Failure> {
+pub(super) fn check_owner(call: &Call, owner: Owner) -> Result<(), Failure> {
     let row = call.owned_row(owner)?;
     match row.status {
         VaultStatus::Active => Ok(()),
@@ -141,22 +158,35 @@ pub(super) async fn propose(
         // Proposed and not heard of again: it may be applied still.
         Ok(Err(_)) | Err(_) => return Err(Failure::OutcomeUnknown),
     };
+    result_of(call, owner, outcome)
+}
+
+/// What became of a proposal. Refusals of apply that are no answer to the command are failures.
+pub(super) fn result_of(
+    call: &Call,
+    owner: Owner,
+    outcome: ProposeOutcome,
+) -> Result<CommandResult, Failure> {
     match outcome {
         Ok(applied) => match applied.result {
             CommandResult::WrongShard { owner_epoch } => Err(Failure::WrongShard { owner_epoch }),
-            CommandResult::UnknownVault => Err(Failure::UnknownVault(vault)),
+            CommandResult::UnknownVault => Err(Failure::UnknownVault(owner.vault)),
             result => Ok(result),
         },
         Err(refusal) => Err(call.refused(owner.group, refusal)),
     }
 }
 
-fn answer_of(
+/// The answer to a write that was applied.
+pub(super) fn answer_of(
     context: &NodeContext,
     vault: VaultRef,
-    result: WriteResult,
+    result: CommandResult,
     include_proof: bool,
 ) -> Result<v1::WriteResponse, Failure> {
+    let CommandResult::Write(result) = result else {
+        return Err(Failure::Internal("a write was answered as something else"));
+    };
     let result = match result {
         WriteResult::Committed(committed) => {
             let success = success_of(context, vault, committed, include_proof)?;

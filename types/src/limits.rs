@@ -38,8 +38,17 @@ pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
 /// Watching streams of one node, those included that it passes on to another. Below the streams of a
 /// connection, so that watches alone never fill one between two nodes.
 pub const WATCHES_PER_NODE_MAX: usize = 2048;
+/// Writes of one write stream under way; the server reads no more of the stream until one is answered.
+pub const STREAM_WRITES_MAX: usize = 1024;
+/// Bytes of the writes of one write stream under way; a larger write goes alone.
+pub const STREAM_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Streams that carry data in or out of one node, those included that it passes on to another.
+pub const DATA_STREAMS_PER_NODE_MAX: usize = 512;
 
-const _: () = assert!(WATCHES_PER_NODE_MAX < STREAMS_PER_CONNECTION_MAX, "room for other requests");
+const _: () = assert!(
+    WATCHES_PER_NODE_MAX + DATA_STREAMS_PER_NODE_MAX < STREAMS_PER_CONNECTION_MAX,
+    "room for other requests"
+);
 const _: () = assert!(
     1 + 3 * KEY_BYTES_MAX + 2 > STATE_KEY_BYTES_MAX,
     "relationship length needs its own check"

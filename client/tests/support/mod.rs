@@ -7,6 +7,7 @@ pub mod chain;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ledger_client::{Client, ClientConfig, RetryPolicy};
@@ -18,13 +19,17 @@ use ledger_proto::v1::write_service_server::{WriteService, WriteServiceServer};
 use ledger_types::{Operation, VaultRef};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 pub const VAULT: VaultRef =
     VaultRef { namespace: ledger_types::NamespaceId(7), vault: ledger_types::VaultId(9) };
+
+/// Answers of a stream that wait for their client.
+const QUEUED_MAX: usize = 1_024;
 
 /// What a node does with the `n`-th request of a kind, from 0.
 pub type Answer<Q, R> = Box<dyn Fn(usize, &Q) -> Result<R, Status> + Send + Sync>;
@@ -96,6 +101,61 @@ pub struct Node {
     pub receipts: Calls<v1::GetReceiptRequest, v1::GetReceiptResponse>,
     pub growths: Calls<v1::GetConsistencyProofRequest, v1::GetConsistencyProofResponse>,
     pub lists: Calls<v1::VerifiedListRequest, v1::VerifiedListResponse>,
+    /// Writes that came on streams. Without an answer the client hears nothing; with an error the stream ends.
+    pub streamed: Arc<Calls<v1::WriteStreamRequest, Option<v1::WriteStreamResponse>>>,
+    /// Streams of writes opened so far.
+    pub streams_opened: AtomicUsize,
+}
+
+/// Answers the messages of a stream as the test tells, until an answer is an error.
+fn answer_each<Q, R>(
+    calls: Arc<Calls<Q, Option<R>>>,
+    mut inbound: Streaming<Q>,
+    finished: impl Fn(&Q, R) -> R + Send + 'static,
+) -> Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>
+where
+    Q: Clone + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(QUEUED_MAX);
+    tokio::spawn(async move {
+        while let Ok(Some(message)) = inbound.message().await {
+            let answer = match calls.take(message.clone()).await {
+                Ok(None) => continue,
+                Ok(Some(answer)) => Ok(finished(&message, answer)),
+                Err(status) => Err(status),
+            };
+            let is_end = answer.is_err();
+            if sender.send(answer).await.is_err() || is_end {
+                return;
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+/// The answer of a stream to a write.
+pub fn streamed(answer: v1::WriteResponse) -> Option<v1::WriteStreamResponse> {
+    let result = Some(v1::write_stream_response::Result::Answer(answer));
+    Some(v1::WriteStreamResponse { result, ..v1::WriteStreamResponse::default() })
+}
+
+/// A refusal of one write of a stream, which goes on.
+pub fn streamed_refusal(
+    code: Code,
+    reason: &str,
+    metadata: &[(&str, &str)],
+) -> Option<v1::WriteStreamResponse> {
+    let pairs = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let refusal = v1::Refusal {
+        code: (code as i32).unsigned_abs(),
+        reason: reason.to_owned(),
+        message: reason.to_lowercase(),
+        metadata: pairs.collect(),
+        ..v1::Refusal::default()
+    };
+    let result = Some(v1::write_stream_response::Result::Refusal(refusal));
+    Some(v1::WriteStreamResponse { result, ..v1::WriteStreamResponse::default() })
 }
 
 impl Node {
@@ -282,6 +342,21 @@ impl Ledger for Node {
         request: Request<v1::GetTrustBundleRequest>,
     ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
         Ok(Response::new(self.bundles.take(request.into_inner()).await?))
+    }
+
+    type WriteStreamStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WriteStreamResponse, Status>> + Send>>;
+
+    async fn write_stream(
+        &self,
+        request: Request<Streaming<v1::WriteStreamRequest>>,
+    ) -> Result<Response<Self::WriteStreamStream>, Status> {
+        self.streams_opened.fetch_add(1, Ordering::SeqCst);
+        let inbound = request.into_inner();
+        let noted = |message: &v1::WriteStreamRequest, answer: v1::WriteStreamResponse| {
+            v1::WriteStreamResponse { correlation_id: message.correlation_id, ..answer }
+        };
+        Ok(Response::new(answer_each(self.streamed.clone(), inbound, noted)))
     }
 }
 

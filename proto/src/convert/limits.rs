@@ -26,6 +26,9 @@ pub fn wire_limits() -> v1::Limits {
         watches_per_node_max: number(limits::WATCHES_PER_NODE_MAX),
         chain_headers_max: number(limits::CHAIN_HEADERS_MAX),
         change_filters_max: number(limits::CHANGE_FILTERS_MAX),
+        stream_writes_max: number(limits::STREAM_WRITES_MAX),
+        stream_bytes_max: number(limits::STREAM_BYTES_MAX),
+        data_streams_per_node_max: number(limits::DATA_STREAMS_PER_NODE_MAX),
     }
 }
 

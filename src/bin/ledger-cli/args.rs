@@ -545,6 +545,12 @@ pub(crate) struct WorkloadOptions {
     /// Threads of this program.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
+    /// Send writes on one stream to each node, shared by the clients, instead of as requests of their own.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Writes that each client has under way on the stream.
+    #[arg(long, default_value_t = 1, requires = "stream")]
+    pub(crate) in_flight: usize,
 }
 
 #[cfg(test)]

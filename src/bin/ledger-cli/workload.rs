@@ -7,12 +7,15 @@
 mod measure;
 mod prepare;
 mod request;
+mod streamed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ledger_client::{CallKind, Client, ClientError, Effect, Route, VerifiedOptions, method};
+use ledger_client::{
+    CallKind, Client, ClientError, Effect, PipelineOptions, Route, VerifiedOptions, method,
+};
 use ledger_types::{StateKey, VaultRef};
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -35,6 +38,7 @@ pub(crate) async fn run(options: &WorkloadOptions, global: &Global) -> Result<()
     }
     let begin = Instant::now() + options.warmup;
     let measurement = Arc::new(Measurement::new(begin, options.duration, vaults.len()));
+    let pipeline = options.stream.then(|| client.write_pipeline(PipelineOptions::default()));
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..options.clients {
         let worker = Worker {
@@ -45,7 +49,10 @@ pub(crate) async fn run(options: &WorkloadOptions, global: &Global) -> Result<()
             options: options.clone(),
             measurement: measurement.clone(),
         };
-        tasks.spawn(worker.run());
+        match &pipeline {
+            Some(pipeline) => tasks.spawn(worker.run_streamed(pipeline.clone())),
+            None => tasks.spawn(worker.run()),
+        };
     }
     let progress = tokio::spawn(measure::show_progress(measurement.clone()));
     while let Some(ended) = tasks.join_next().await {
@@ -64,9 +71,13 @@ fn check(options: &WorkloadOptions) -> Result<(), Failure> {
         ("--connections", options.connections),
         ("--batch", options.batch),
         ("--vault-count", options.vault_count),
+        ("--in-flight", options.in_flight),
     ];
     if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
         return Err(Failure::failed(format!("{name} must be at least 1")));
+    }
+    if options.stream && !matches!(options.op, Work::Write | Work::Batch | Work::Relationship) {
+        return Err(Failure::failed("--stream is for writes"));
     }
     if options.rate == Some(0) {
         return Err(Failure::failed("--rate must be at least 1"));

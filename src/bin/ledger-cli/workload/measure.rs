@@ -114,6 +114,8 @@ impl Measurement {
             "op": work_name(options.op),
             "clients": options.clients,
             "connections": options.connections,
+            "stream": options.stream,
+            "in_flight": options.in_flight,
             "vaults": vaults.iter().map(VaultRef::to_string).collect::<Vec<_>>(),
             "addresses": addresses,
             "value_bytes": options.value_bytes,
