@@ -10,6 +10,7 @@ mod cluster {
     mod auditing;
     mod bad_input;
     mod bad_start;
+    mod bulk;
     mod changes;
     mod command_line;
     mod contents;

@@ -323,6 +323,11 @@ impl Progress {
         self.may_have_happened
     }
 
+    /// The time until the call's deadline; zero if it has passed.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// The time for the next attempt. Errors: there is none left.
     pub(crate) fn attempt_limit(&mut self, client: &Client) -> Result<Duration, ClientError> {
         let left = self.deadline.saturating_duration_since(Instant::now());

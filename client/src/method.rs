@@ -112,6 +112,10 @@ methods! {
         "/ledger.v1.Ledger/GetTrustBundle",
     /// Writes many transactions on one stream.
     WRITE_STREAM: WriteStreamRequest => WriteStreamResponse = "/ledger.v1.Ledger/WriteStream",
+    /// Brings a vault in.
+    IMPORT_BULK: ImportBulkRequest => ImportBulkResponse = "/ledger.v1.Ledger/ImportBulk",
+    /// Shows a whole vault.
+    EXPORT_BULK: ExportBulkRequest => ExportBulkResponse = "/ledger.v1.Ledger/ExportBulk",
 }
 
 /// Sends bytes that are an encoded request, and decodes answers.

@@ -12,6 +12,7 @@ pub mod cosigning;
 pub mod dedup;
 mod error;
 pub mod ids;
+pub mod imports;
 pub mod limits;
 pub mod lists;
 pub mod operations;

@@ -11,7 +11,7 @@ use ledger_types::limits::PAGE_BYTES_MAX;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Edge, watch_changes, write_stream};
+use super::{Edge, export, import, watch_changes, write_stream};
 
 /// Version of the public API.
 const API_VERSION: &str = "ledger.v1";
@@ -34,10 +34,16 @@ impl Ledger for Edge {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let mut features =
-            ["client-sequences", "verified-get", "verified-list", "watch-changes", "write-stream"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut features = [
+            "client-sequences",
+            "verified-get",
+            "verified-list",
+            "watch-changes",
+            "write-stream",
+            "bulk",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         if self.slot.peek().is_some_and(|context| context.config.auto_create_vaults) {
             features.push("auto-create-vaults".to_owned());
         }
@@ -107,5 +113,23 @@ impl Ledger for Edge {
         request: Request<Streaming<v1::WriteStreamRequest>>,
     ) -> Result<Response<Self::WriteStreamStream>, Status> {
         Ok(self.stream_writes(request)?)
+    }
+
+    type ImportBulkStream = import::ImportAnswers;
+
+    async fn import_bulk(
+        &self,
+        request: Request<Streaming<v1::ImportBulkRequest>>,
+    ) -> Result<Response<Self::ImportBulkStream>, Status> {
+        Ok(self.import(request).await?)
+    }
+
+    type ExportBulkStream = export::ExportChunks;
+
+    async fn export_bulk(
+        &self,
+        request: Request<v1::ExportBulkRequest>,
+    ) -> Result<Response<Self::ExportBulkStream>, Status> {
+        Ok(self.export(request).await?)
     }
 }

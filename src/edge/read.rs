@@ -425,7 +425,7 @@ fn entity_page(
     Ok((reader.entities(query, asked.limits()).map_err(failed)?, time_s))
 }
 
-fn wire_entity(entity: Entity) -> v1::Entity {
+pub(super) fn wire_entity(entity: Entity) -> v1::Entity {
     let expires_at = (entity.expires_at != 0).then_some(entity.expires_at);
     v1::Entity { key: entity.key, value: entity.value, expires_at, version: entity.version }
 }

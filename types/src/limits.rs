@@ -44,6 +44,8 @@ pub const STREAM_WRITES_MAX: usize = 1024;
 pub const STREAM_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Streams that carry data in or out of one node, those included that it passes on to another.
 pub const DATA_STREAMS_PER_NODE_MAX: usize = 512;
+/// Bytes after which a chunk of an export ends.
+pub const EXPORT_CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
 const _: () = assert!(
     WATCHES_PER_NODE_MAX + DATA_STREAMS_PER_NODE_MAX < STREAMS_PER_CONNECTION_MAX,

@@ -103,6 +103,9 @@ pub struct Node {
     pub lists: Calls<v1::VerifiedListRequest, v1::VerifiedListResponse>,
     /// Writes that came on streams. Without an answer the client hears nothing; with an error the stream ends.
     pub streamed: Arc<Calls<v1::WriteStreamRequest, Option<v1::WriteStreamResponse>>>,
+    /// Messages of imports, answered likewise.
+    pub imports: Arc<Calls<v1::ImportBulkRequest, Option<v1::ImportBulkResponse>>>,
+    pub exports: Calls<v1::ExportBulkRequest, Vec<Result<v1::ExportBulkResponse, Status>>>,
     /// Streams of writes opened so far.
     pub streams_opened: AtomicUsize,
 }
@@ -357,6 +360,28 @@ impl Ledger for Node {
             v1::WriteStreamResponse { correlation_id: message.correlation_id, ..answer }
         };
         Ok(Response::new(answer_each(self.streamed.clone(), inbound, noted)))
+    }
+
+    type ImportBulkStream =
+        Pin<Box<dyn Stream<Item = Result<v1::ImportBulkResponse, Status>> + Send>>;
+
+    async fn import_bulk(
+        &self,
+        request: Request<Streaming<v1::ImportBulkRequest>>,
+    ) -> Result<Response<Self::ImportBulkStream>, Status> {
+        let inbound = request.into_inner();
+        Ok(Response::new(answer_each(self.imports.clone(), inbound, |_, answer| answer)))
+    }
+
+    type ExportBulkStream =
+        Pin<Box<dyn Stream<Item = Result<v1::ExportBulkResponse, Status>> + Send>>;
+
+    async fn export_bulk(
+        &self,
+        request: Request<v1::ExportBulkRequest>,
+    ) -> Result<Response<Self::ExportBulkStream>, Status> {
+        let chunks = self.exports.take(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 }
 

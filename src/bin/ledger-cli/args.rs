@@ -2,6 +2,8 @@
 //!
 //! Declares; must never act.
 
+pub(crate) mod bulk;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,6 +95,10 @@ pub(crate) enum Command {
     /// List entities or relationships.
     #[command(subcommand)]
     List(ListCommand),
+    /// Bring a file of entities and relationships into a vault. Begun again after a stop, it goes on.
+    Import(bulk::ImportOptions),
+    /// Write everything that a vault holds at one height to a file. Begun again after a stop, it goes on.
+    Export(bulk::ExportOptions),
     /// Show the versions of an entity or a relationship, each with its proof checked.
     History(HistoryOptions),
     /// Show a transaction of a block, checking the proof that it is in there.

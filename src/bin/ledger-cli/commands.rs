@@ -3,8 +3,10 @@
 mod audit;
 mod audit_report;
 mod checkpoint;
+mod export;
 pub(crate) mod get;
 mod history;
+mod import;
 pub(crate) mod list;
 mod put;
 pub(crate) mod receipt;
@@ -26,6 +28,8 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Delete(options) => put::delete(options, global).await,
         Command::Get(options) => get::run(options, global).await,
         Command::List(command) => list::run(command, global).await,
+        Command::Import(options) => import::run(options, global).await,
+        Command::Export(options) => export::run(options, global).await,
         Command::History(options) => history::run(options, global).await,
         Command::Receipt(options) => receipt::run(options, global).await,
         Command::Checkpoint(options) => checkpoint::run(options, global).await,

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stderr, reason = "complaints of a command-line tool go to standard error")]
 
 mod args;
+mod bulk;
 mod commands;
 mod failure;
 mod names;
