@@ -9,9 +9,9 @@ use crate::attempt::{Effect, Failure, Next};
 use crate::call::CallKind;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::leaders::Route;
 use crate::list::{Entity, Relationship};
 use crate::method;
+use crate::read::read_route;
 use crate::retry::Backoff;
 use crate::write::wire_vault;
 
@@ -123,7 +123,12 @@ impl Export {
             cursor,
             consistency: v1::ReadConsistency::from(self.options.consistency).into(),
         };
-        let kind = CallKind::reads(Route::Any(Some(self.vault)));
+        let consistency = match self.options.cursor {
+            // Its height was reached before, so that any node may have it.
+            Some(_) => Consistency::Eventual,
+            None => self.options.consistency,
+        };
+        let kind = CallKind::reads(read_route(self.vault, consistency));
         self.client.open_stream(method::EXPORT_BULK, kind, &request).await
     }
 

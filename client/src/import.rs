@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ledger_proto::v1;
 use ledger_proto::v1::import_bulk_request::Message as Part;
 use ledger_types::VaultRef;
-use ledger_types::limits::{STREAM_BYTES_MAX, STREAM_WRITES_MAX};
+use ledger_types::limits::STREAM_WRITES_MAX;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,8 @@ use crate::method::{self, Messages};
 use crate::nodes::Node;
 use crate::write::wire_vault;
 
+/// Bytes of the chunks under way: enough for two entries of a log and what follows them.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Requests that wait for the transport: the beginning and every chunk that may be under way.
 const REQUESTS_MAX: usize = STREAM_WRITES_MAX + 1;
 
@@ -120,7 +122,7 @@ impl Import {
     /// under the same name goes on after [`Import::durable`].
     pub async fn send(&mut self, chunk: ImportChunk) -> Result<u64, ClientError> {
         while !self.unanswered.is_empty()
-            && (self.bytes >= STREAM_BYTES_MAX / 2 || self.unanswered.len() >= STREAM_WRITES_MAX)
+            && (self.bytes >= BYTES_MAX || self.unanswered.len() >= STREAM_WRITES_MAX)
         {
             self.advance().await?;
         }

@@ -14,7 +14,7 @@ use ledger_proto::convert::writes::WriteInput;
 use ledger_proto::v1;
 use ledger_proto::v1::import_bulk_request::Message;
 use ledger_shard::{CommandResult, ProposeOutcome, WriteResult};
-use ledger_types::limits::{DEADLINE_MS_DEFAULT, STREAM_BYTES_MAX, STREAM_WRITES_MAX};
+use ledger_types::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX};
 use ledger_types::{Dedup, VaultRef};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -29,6 +29,7 @@ use super::route::{Call, Owner, Place, query_failure};
 use super::slot::Stage;
 use super::status::{Failure, of_transport};
 use super::vaults;
+use super::window::Window;
 use super::write::{check_owner, propose_write, result_of};
 
 /// Word of chunks on its way to one client.
@@ -99,7 +100,7 @@ impl Edge {
                     next: durable + 1,
                     height: 0,
                     under_way: VecDeque::new(),
-                    bytes_under_way: 0,
+                    window: Window::default(),
                     is_broken: false,
                     answers,
                 };
@@ -145,7 +146,7 @@ struct Import {
     /// The block that holds the newest durable chunk of this stream.
     height: u64,
     under_way: VecDeque<UnderWay>,
-    bytes_under_way: usize,
+    window: Window,
     /// A chunk failed.
     is_broken: bool,
     answers: mpsc::Sender<Result<v1::ImportBulkResponse, Status>>,
@@ -170,8 +171,7 @@ impl Import {
     async fn take_all(&mut self, mut chunks: Chunks) -> Result<(), Failure> {
         self.tell().await?;
         while self.edge.slot.stage() < Stage::Draining {
-            let has_room =
-                self.under_way.len() < STREAM_WRITES_MAX && self.bytes_under_way < STREAM_BYTES_MAX;
+            let has_room = self.window.has_room();
             let message = tokio::select! {
                 settled = settled(self.under_way.front_mut()) => {
                     self.settle_front(settled)?;
@@ -206,7 +206,7 @@ impl Import {
         }
         let operations = chunk_operations(chunk)?;
         let (sender, outcome) = oneshot::channel();
-        let deadline = Deadline::of_stream(0);
+        let deadline = Deadline::of_stream(DEADLINE_MS_MAX);
         let write = WriteInput {
             vault: self.target.vault,
             client: self.target.client.clone(),
@@ -220,7 +220,7 @@ impl Import {
         };
         propose_write(&self.call.until(deadline), self.owner, write, completed)?;
         self.under_way.push_back(UnderWay { number, bytes, outcome, deadline });
-        self.bytes_under_way += bytes;
+        self.window.take(bytes);
         self.next = number + 1;
         Ok(())
     }
@@ -234,14 +234,14 @@ impl Import {
 
     fn settle_ended(&mut self, outcome: Option<ProposeOutcome>) -> Result<(), Failure> {
         let Some(front) = self.under_way.pop_front() else { return Ok(()) };
-        self.bytes_under_way -= front.bytes;
+        self.window.give_back(front.bytes);
         let outcome = outcome.ok_or(Failure::OutcomeUnknown)?;
         self.applied(front.number, outcome)?;
         while let Some(front) = self.under_way.front_mut() {
             let Ok(outcome) = front.outcome.try_recv() else { return Ok(()) };
             let (number, bytes) = (front.number, front.bytes);
             self.under_way.pop_front();
-            self.bytes_under_way -= bytes;
+            self.window.give_back(bytes);
             self.applied(number, outcome)?;
         }
         Ok(())

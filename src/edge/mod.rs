@@ -30,6 +30,7 @@ mod verified_list;
 mod verified_past;
 mod watch;
 mod watch_changes;
+mod window;
 mod write;
 mod write_stream;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ledger_proto::convert::writes::WriteInput;
 use ledger_proto::v1;
 use ledger_shard::ProposeOutcome;
-use ledger_types::limits::{STREAM_BYTES_MAX, STREAM_WRITES_MAX};
+use ledger_types::limits::STREAM_WRITES_MAX;
 use ledger_types::{Dedup, VaultRef};
 use prometheus::Histogram;
 use prost::Message as _;
@@ -27,6 +27,7 @@ use super::deadline::Deadline;
 use super::route::{Call, GROUP, LEADER, Owner};
 use super::slot::Stage;
 use super::status::{Failure, of_transport};
+use super::window::Window;
 use super::write::{answer_of, check_owner, propose_write, result_of};
 
 /// Answers on their way to one client.
@@ -110,7 +111,7 @@ struct WriteStream {
     ending: Option<Failure>,
     next_ticket: u64,
     under_way: HashMap<u64, UnderWay>,
-    bytes_under_way: usize,
+    window: Window,
     /// Counted writes that may not overtake one another, behind one that went its own way.
     lanes: HashMap<VaultRef, VecDeque<(u64, WriteInput)>>,
     apart: JoinSet<Parted>,
@@ -139,7 +140,7 @@ impl WriteStream {
             ending: None,
             next_ticket: 0,
             under_way: HashMap::new(),
-            bytes_under_way: 0,
+            window: Window::default(),
             lanes: HashMap::new(),
             apart: JoinSet::new(),
             completed,
@@ -150,11 +151,6 @@ impl WriteStream {
             is_over: false,
             _place: place,
         }
-    }
-
-    /// True if one more write may be read. A write that is larger than the window goes alone.
-    fn has_room(&self) -> bool {
-        self.under_way.len() < STREAM_WRITES_MAX && self.bytes_under_way < STREAM_BYTES_MAX
     }
 
     /// Takes in a write: checks it, and sends it on its way.
@@ -169,7 +165,7 @@ impl WriteStream {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let stage = WriteStage::Queued;
-        self.bytes_under_way += bytes;
+        self.window.take(bytes);
         self.under_way.insert(ticket, UnderWay { correlation_id, bytes, began, deadline, stage });
         match input {
             Ok(input) => self.in_order(ticket, input),
@@ -234,7 +230,7 @@ impl WriteStream {
     /// Answers a write and makes room for another. One that was answered already is passed over.
     fn answer(&mut self, ticket: u64, outcome: Result<v1::WriteStreamResponse, Failure>) {
         let Some(ended) = self.under_way.remove(&ticket) else { return };
-        self.bytes_under_way -= ended.bytes;
+        self.window.give_back(ended.bytes);
         self.durations.observe(ended.began.elapsed().as_secs_f64());
         let mut response = outcome.unwrap_or_else(|failure| v1::WriteStreamResponse {
             result: Some(v1::write_stream_response::Result::Refusal(failure.into())),
@@ -324,7 +320,7 @@ impl WriteStream {
 
     /// Takes what the client sent, if there is room for it.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Taken {
-        if !self.has_room() {
+        if !self.window.has_room() {
             return Taken::Nothing;
         }
         let Some(inbound) = &mut self.inbound else { return Taken::Nothing };

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::harness::{Cluster, Node, set, set_if, why, write_request};
 
-/// More than a stream has under way, so that the server must stop reading and go on.
+/// More than a stream has under way, so that the server must stop reading and go on again.
 const FLOOD: u64 = 3_000;
 
 /// One open stream of writes.
@@ -145,7 +145,7 @@ async fn counted_writes_keep_their_order(node: &Node, vaults: &[VaultRef], clien
 }
 
 /// A client that sends far more than the window before it reads an answer loses nothing.
-async fn a_flood_is_held_back_and_answered(node: &Node, vault: VaultRef) {
+async fn a_flood_is_answered_whole(node: &Node, vault: VaultRef) {
     let mut stream = Stream::open(node).await;
     for number in 0..FLOOD {
         let key = format!("flood/{number}");
@@ -166,7 +166,7 @@ async fn a_stream_answers_like_single_writes_through_every_node() {
         answers_are_those_of_single_writes(node, vaults[number]).await;
         counted_writes_keep_their_order(node, &vaults, &format!("counting-{number}")).await;
     }
-    a_flood_is_held_back_and_answered(&cluster.node(0), vaults[0]).await;
+    a_flood_is_answered_whole(&cluster.node(0), vaults[0]).await;
     cluster.assert_ready().await;
 }
 
