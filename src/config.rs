@@ -133,6 +133,12 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Bytes of state-tree nodes kept in memory over all vaults",
     },
     Setting {
+        env: "LEDGER_NAMESPACE_OPERATIONS_PER_SECOND",
+        flag: "namespace-operations-per-second",
+        default: "200000",
+        doc: "Operations that a namespace may ask of this node in a second; 0 for any number",
+    },
+    Setting {
         env: "LEDGER_EXPIRY_INTERVAL_MS",
         flag: "expiry-interval-ms",
         default: "1000",
@@ -460,6 +466,8 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Bytes of state-tree nodes in memory.
     pub tree_cache_bytes: usize,
+    /// Operations of a namespace in a second; 0 for any number.
+    pub namespace_operations_per_second: u64,
     /// Time between looks for expired entities; zero for never.
     pub expiry_interval: Duration,
     /// Expired entities removed in a second, at most.
@@ -512,6 +520,8 @@ impl Config {
             write_buffer_bytes: raw.parse("write-buffer-bytes", bytes)?,
             block_cache_bytes: raw.parse("block-cache-bytes", bytes)?,
             tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
+            namespace_operations_per_second: raw
+                .parse("namespace-operations-per-second", |text| number(text, 0, 1_000_000_000))?,
             expiry_interval: raw
                 .parse("expiry-interval-ms", |text| number(text, 0, 86_400_000))
                 .map(Duration::from_millis)?,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::admission::Admission;
 use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::cosigning::RecentRounds;
@@ -48,6 +49,8 @@ pub struct NodeIdentity {
 
 /// Everything that serving a request may need.
 pub struct NodeContext {
+    /// How much a namespace may ask for.
+    pub admission: Admission,
     /// The settings.
     pub config: Config,
     /// Who this node is.

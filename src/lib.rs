@@ -3,6 +3,7 @@
 //! Owns wiring and everything that faces the outside. Must never decide what a command does or whether a
 //! proof holds; that is below, in crates without I/O.
 
+pub mod admission;
 pub mod bootstrap;
 pub mod bundle_link;
 pub mod checkpoints;

@@ -152,6 +152,8 @@ pub struct NodeSample {
     pub cosignatures: u64,
     /// Times that two histories of one log were met.
     pub signing_contradictions: u64,
+    /// Requests that were refused because their namespace asked for too much.
+    pub rate_limited: u64,
     /// Entities that were removed because they had expired.
     pub expired_entities: u64,
     /// The time in Unix nanoseconds, from which ages are told.

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::admission::Admission;
 use crate::bootstrap::{
     self, BootstrapError, BootstrapSettings, Established, FounderBook, GenesisPromise, PeerSource,
 };
@@ -271,6 +272,7 @@ fn start(
     let service = LocalDirectory::new(directory.clone(), source.clone(), peers.clone());
     peers.serve(Serving { sink, book, directory: Arc::new(service) });
     let context = Arc::new(NodeContext {
+        admission: Admission::new(config.namespace_operations_per_second),
         config: config.clone(),
         signer: Signer::new(&identity, node_key, &shard, &reader),
         quarantine: Quarantine::load(&reader)?,

@@ -54,8 +54,14 @@ reasons! {
     OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// Too much is waiting. Nothing was done.
     Overloaded = "OVERLOADED",
+    /// The namespace asks the node for more than it may. Nothing was done.
+    RateLimited = "RATE_LIMITED",
     /// As many streams of data as the node serves are open.
     TooManyStreams = "TOO_MANY_STREAMS",
+    /// As many watches as the node serves are open.
+    TooManyWatches = "TOO_MANY_WATCHES",
+    /// A watch was not read for too long; the metadata name where to go on.
+    SlowWatcher = "SLOW_WATCHER",
     /// The whole answer would be larger than an answer may be; ask for pages.
     AnswerTooLarge = "ANSWER_TOO_LARGE",
     /// The deadline passed.

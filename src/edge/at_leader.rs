@@ -34,6 +34,7 @@ impl Call {
         L: Future<Output = Result<A, Failure>>,
         S: Future<Output = Result<Response<A>, Status>>,
     {
+        self.admit(vault, 1)?;
         let mut attempt = 0;
         loop {
             let outcome = match self.place(vault, Reach::Leader, attempt).await? {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger_proto::convert::ids;
 use ledger_proto::convert::imports::chunk_operations;
@@ -182,7 +182,10 @@ impl Import {
                 () = tokio::time::sleep(LOOK_EVERY) => continue,
             };
             match message {
-                Ok(Some(message)) => self.take(message)?,
+                Ok(Some(message)) => {
+                    let operations = self.take(message)?;
+                    self.rest_after(operations).await;
+                }
                 Ok(None) => return Ok(()),
                 // Without a failure of ours the client is gone, and what it sent before is finished.
                 Err(status) => return of_transport(&status).map_or(Ok(()), Err),
@@ -191,7 +194,17 @@ impl Import {
         Err(Failure::Draining)
     }
 
-    fn take(&mut self, message: v1::ImportBulkRequest) -> Result<(), Failure> {
+    /// An import is slowed down to its namespace's rate and never refused for it. It is counted here, wherever the
+    /// client came in.
+    async fn rest_after(&self, operations: usize) {
+        let admission = &self.call.context.admission;
+        let namespace = self.target.vault.namespace;
+        let debt = admission.charge(namespace, operations as u64, Instant::now());
+        tokio::time::sleep(debt.min(LOOK_EVERY)).await;
+    }
+
+    /// Proposes a chunk; tells how many operations it has, 0 for one that was taken before.
+    fn take(&mut self, message: v1::ImportBulkRequest) -> Result<usize, Failure> {
         let Some(Message::Chunk(chunk)) = message.message else {
             return Err(Failure::field("chunk", "must be every message but the first"));
         };
@@ -202,9 +215,10 @@ impl Import {
         }
         if number < self.next {
             // It was taken already, here or by an earlier stream.
-            return Ok(());
+            return Ok(0);
         }
         let operations = chunk_operations(chunk)?;
+        let count = operations.len();
         let (sender, outcome) = oneshot::channel();
         let deadline = Deadline::of_stream(DEADLINE_MS_MAX);
         let write = WriteInput {
@@ -222,7 +236,7 @@ impl Import {
         self.under_way.push_back(UnderWay { number, bytes, outcome, deadline });
         self.window.take(bytes);
         self.next = number + 1;
-        Ok(())
+        Ok(count)
     }
 
     /// Takes what became of the oldest chunk under way, and of those behind it that have ended too.

@@ -7,6 +7,7 @@ use ledger_proto::convert::limits::wire_limits;
 use ledger_proto::v1;
 use ledger_proto::v1::ledger_client::LedgerClient;
 use ledger_proto::v1::ledger_server::Ledger;
+use ledger_shard::DriverConfig;
 use ledger_types::limits::PAGE_BYTES_MAX;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +20,13 @@ const API_VERSION: &str = "ledger.v1";
 /// A client of another node for forwarded requests.
 pub(super) fn client(channel: Channel) -> LedgerClient<Channel> {
     LedgerClient::new(channel).max_decoding_message_size(4 * PAGE_BYTES_MAX)
+}
+
+impl Edge {
+    /// Operations that a namespace may ask of this node in a second; 0 for any number, or for none yet.
+    fn namespace_rate(&self) -> u64 {
+        self.slot.peek().map_or(0, |context| context.admission.per_second())
+    }
 }
 
 #[tonic::async_trait]
@@ -52,6 +60,8 @@ impl Ledger for Edge {
             api_version: API_VERSION.to_owned(),
             limits: Some(wire_limits()),
             features,
+            namespace_operations_per_second: self.namespace_rate(),
+            in_flight_bytes_max: DriverConfig::default().request_bytes_max as u64,
         }))
     }
 

@@ -74,6 +74,7 @@ impl Call {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let Target { vault, freshness, mut absent } = target;
+        self.admit(vault, 1)?;
         let mut attempt = 0;
         loop {
             let outcome = match self.read_place(vault, freshness, attempt).await {

@@ -133,6 +133,18 @@ impl Call {
         Call { context: self.context.clone(), deadline: self.deadline, is_forwarded: false }
     }
 
+    /// Counts a request of so many operations, unless the node that passed it on has. Refuses what is too much.
+    pub(super) fn admit(&self, vault: VaultRef, operations: usize) -> Result<(), Failure> {
+        if self.is_forwarded {
+            return Ok(());
+        }
+        let (namespace, cost) = (vault.namespace, operations.max(1) as u64);
+        let admission = &self.context.admission;
+        let max = admission.per_second();
+        let admitted = admission.admit(namespace, cost, Instant::now());
+        admitted.map_err(|after| Failure::RateLimited { namespace, max, after })
+    }
+
     /// The answer with who leads the group.
     pub(super) fn answer<A>(&self, group: GroupId, body: A) -> Response<A> {
         let mut response = Response::new(body);

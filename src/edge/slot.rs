@@ -207,6 +207,7 @@ impl NodeSlot {
             sample.cosignatures = context.signer.cosignatures();
             sample.signing_contradictions = context.signer.contradictions();
             sample.expired_entities = context.blocks.expiry.removed();
+            sample.rate_limited = context.admission.refused();
             sample.wall_ns = context.shard.now().wall_ns;
             context.shard.refresh();
         }

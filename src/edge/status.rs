@@ -12,7 +12,7 @@ use ledger_types::limits::{
     CLIENT_ID_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PAGE_ITEMS_MAX, PAGE_TOKEN_BYTES_MAX,
     REQUEST_BYTES_MAX, STATE_KEY_BYTES_MAX, VALUE_BYTES_MAX,
 };
-use ledger_types::{GroupId, InvalidInput, NodeId, OwnerEpoch, VaultRef};
+use ledger_types::{GroupId, InvalidInput, NamespaceId, NodeId, OwnerEpoch, VaultRef};
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -139,6 +139,16 @@ pub enum Failure {
     /// Too much is in flight.
     #[error("too much is in flight")]
     Overloaded,
+    /// The namespace asks for more than it may.
+    #[error("namespace {namespace} asks this node for more than {max} operations in a second")]
+    RateLimited {
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Operations that it may do in a second.
+        max: u64,
+        /// After what time the request may come again.
+        after: Duration,
+    },
     /// As many watching streams as a node serves are open.
     #[error("this node serves {max} watching streams and no more; ask another node")]
     TooManyWatches {
@@ -296,6 +306,9 @@ impl Failure {
             Failure::Overloaded => {
                 Mapping::retry(Code::ResourceExhausted, "OVERLOADED", RETRY_AFTER_OVERLOAD)
             }
+            Failure::RateLimited { after, .. } => {
+                Mapping::retry(Code::ResourceExhausted, "RATE_LIMITED", *after)
+            }
             Failure::TooManyWatches { .. } => {
                 Mapping::retry(Code::ResourceExhausted, "TOO_MANY_WATCHES", RETRY_AFTER_OVERLOAD)
             }
@@ -344,6 +357,11 @@ impl Failure {
             Failure::RequestTooLarge { max } => {
                 tell("limit", "request_bytes_max".to_owned());
                 tell("max", max.to_string());
+            }
+            Failure::RateLimited { namespace, max, .. } => {
+                tell("limit", "namespace_operations_per_second".to_owned());
+                tell("max", max.to_string());
+                tell("namespace", namespace.to_string());
             }
             Failure::TooManyWatches { max } => {
                 tell("limit", "watches_per_node_max".to_owned());
@@ -531,6 +549,11 @@ mod tests {
             (Failure::WrongShard { owner_epoch: None }, Code::Unavailable, "WRONG_SHARD"),
             (Failure::OutcomeUnknown, Code::Unknown, "OUTCOME_UNKNOWN"),
             (Failure::Overloaded, Code::ResourceExhausted, "OVERLOADED"),
+            (
+                Failure::RateLimited { namespace: NamespaceId(1), max: 2, after: Duration::ZERO },
+                Code::ResourceExhausted,
+                "RATE_LIMITED",
+            ),
             (Failure::TooManyWatches { max: 1 }, Code::ResourceExhausted, "TOO_MANY_WATCHES"),
             (Failure::SlowWatcher { resume_height: 7 }, Code::ResourceExhausted, "SLOW_WATCHER"),
             (Failure::TooManyStreams { max: 1 }, Code::ResourceExhausted, "TOO_MANY_STREAMS"),

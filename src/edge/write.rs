@@ -57,6 +57,7 @@ impl Edge {
         call: &Call,
         mut input: WriteInput,
     ) -> Result<Response<v1::WriteResponse>, Failure> {
+        call.admit(input.vault, input.operations.len())?;
         let mut attempt = 0;
         loop {
             let outcome = match vaults::place_for_write(call, input.vault, attempt).await? {

@@ -197,7 +197,9 @@ impl WriteStream {
             let completed = move |outcome| {
                 let _ = completions.try_send((ticket, outcome));
             };
-            if let Err(failure) = propose_write(&call, owner, input, completed) {
+            let admitted = call.admit(input.vault, input.operations.len());
+            let proposed = admitted.and_then(|()| propose_write(&call, owner, input, completed));
+            if let Err(failure) = proposed {
                 self.answer(ticket, Err(failure));
             }
             return;

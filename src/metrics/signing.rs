@@ -24,6 +24,11 @@ impl NodeSample {
                 "Entities that this node, leading their group, had removed because they had expired.",
                 self.expired_entities as f64,
             ),
+            single_counter(
+                "ledger_rate_limited_total",
+                "Requests refused because their namespace asked this node for more than it may.",
+                self.rate_limited as f64,
+            ),
         ]
     }
 }

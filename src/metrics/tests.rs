@@ -46,6 +46,7 @@ fn sample() -> NodeSample {
         cosignatures: 6,
         signing_contradictions: 2,
         expired_entities: 7,
+        rate_limited: 8,
         wall_ns: 90_000_000_000,
         shard,
         storage_bytes: 4096,
@@ -96,6 +97,7 @@ fn a_scrape_has_the_published_names_with_help() {
         "ledger_cosignatures_total 6",
         "ledger_signing_contradictions_total 2",
         "ledger_expired_entities_total 7",
+        "ledger_rate_limited_total 8",
         "ledger_peer_messages_sent_total 12",
         "ledger_peer_messages_dropped_total{why=\"data_queue_full\"} 5",
     ] {
