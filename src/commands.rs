@@ -1,7 +1,7 @@
 //! Background commands: proposed here if this node leads the group, else on the node that does.
 //!
-//! Owns the internal `Commands` service and its client, and what they carry: a vault's first block, and what a
-//! shard's leader has to tell the directory. Must never carry clients' transactions; those go through the edge
+//! Owns the internal `Commands` service and its client, and what they carry: a vault's first block and its end,
+//! and what a shard's leader has to tell the directory. Must never carry clients' transactions; those go through the edge
 //! with their own deadlines and idempotency.
 
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use ledger_proof::system_entity::{NodeState, VaultState};
 use ledger_proto::internal::commands_client::CommandsClient;
 use ledger_proto::internal::commands_server::Commands;
 use ledger_proto::internal::{ProposeOutcome, ProposeRequest, ProposeResponse};
+use ledger_router::placement::voters_of;
 use ledger_router::{Directory, VaultLookup};
 use ledger_shard::system::FinishReplacement;
 use ledger_shard::{
-    Command, CommandKind, CommandResult, CreateVaultBlock, FIRST_OWNER_EPOCH, Refusal, ShardHandle,
-    SystemCommand, SystemResult,
+    Command, CommandKind, CommandResult, CreateVaultBlock, DeleteVaultMark, FIRST_OWNER_EPOCH,
+    Refusal, ShardHandle, SystemCommand, SystemResult,
 };
 use ledger_types::limits::REQUEST_BYTES_MAX;
 use ledger_types::{GroupId, NodeId, StoreId, VaultRef};
@@ -62,22 +63,38 @@ pub async fn propose_system(
     }
 }
 
-/// Proposes a command wherever the group's leader is thought to be. The outcome says whether to try again.
+/// Proposes a command wherever the group's leader is thought to be; where no leader is known, with one voter
+/// after the other, which also wakes a group that sleeps. The outcome says whether to try again.
 pub async fn propose_anywhere(
     context: &NodeContext,
     group: GroupId,
     command: Vec<u8>,
 ) -> ProposeOutcome {
-    let leader = match context.leaders.leader(group) {
-        Some(leader) => leader,
-        None => return ProposeOutcome::NotLeader,
-    };
-    if leader == context.identity.node {
+    if let Some(leader) = context.leaders.leader(group) {
+        return propose_at(context, leader, group, command).await;
+    }
+    let shard = context.directory.current().shard(group);
+    for voter in shard.iter().flat_map(|shard| voters_of(shard)) {
+        match propose_at(context, voter.node, group, command.clone()).await {
+            ProposeOutcome::NotLeader => {}
+            outcome => return outcome,
+        }
+    }
+    ProposeOutcome::NotLeader
+}
+
+async fn propose_at(
+    context: &NodeContext,
+    node: NodeId,
+    group: GroupId,
+    command: Vec<u8>,
+) -> ProposeOutcome {
+    if node == context.identity.node {
         return outcome(propose_here(&context.shard, group, command).await);
     }
     let channel = context
         .directory
-        .address(leader)
+        .address(node)
         .and_then(|address| ChannelPool::channel(&context.channels, &address));
     let Some(channel) = channel else { return ProposeOutcome::NotLeader };
     let mut client = CommandsClient::new(channel).max_encoding_message_size(2 * REQUEST_BYTES_MAX);
@@ -123,6 +140,7 @@ impl Commands for CommandService {
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
+        self.learn_vault(&request).await;
         let answer = if request.cluster_id != self.context.identity.cluster.0 {
             ProposeOutcome::OtherCluster
         } else if !self.is_due(&request) {
@@ -137,6 +155,15 @@ impl Commands for CommandService {
 }
 
 impl CommandService {
+    /// Has a vault looked up that a node without a replica of the directory was not asked for lately.
+    async fn learn_vault(&self, request: &ProposeRequest) {
+        let Ok(command) = Command::decode(&request.command) else { return };
+        let cache = &self.context.directory;
+        if matches!(cache.current().vault(command.vault), VaultLookup::NotCached) {
+            cache.lookup_vault(command.vault).await;
+        }
+    }
+
     /// Only what the directory itself waits for, from a node that it knows, in a well-formed command: a
     /// malformed one would stop every replica.
     fn is_due(&self, request: &ProposeRequest) -> bool {
@@ -147,8 +174,14 @@ impl CommandService {
             return false;
         };
         let Ok(command) = Command::decode(&request.command) else { return false };
+        let group = GroupId(request.group);
         if command.kind == CommandKind::CreateVault as u8 {
-            return is_first_block_due(directory, GroupId(request.group), &command);
+            return CreateVaultBlock::decode(command.body).is_ok()
+                && awaits(directory, group, &command, VaultState::Creating);
+        }
+        if command.kind == CommandKind::DeleteVault as u8 {
+            return DeleteVaultMark::decode(command.body).is_ok()
+                && awaits(directory, group, &command, VaultState::Deleting);
         }
         if command.kind != CommandKind::System as u8
             || request.group != GroupId::SYSTEM.0
@@ -170,13 +203,12 @@ impl CommandService {
     }
 }
 
-/// The first block of a vault that the directory has placed on this group and that awaits it.
-fn is_first_block_due(directory: &Directory, group: GroupId, command: &Command<'_>) -> bool {
-    CreateVaultBlock::decode(command.body).is_ok()
-        && matches!(directory.vault(command.vault), VaultLookup::Known(entity)
-            if entity.shard == group
-                && entity.owner_epoch == command.owner_epoch
-                && entity.state == VaultState::Creating)
+/// True of a command for a vault that the directory has placed on this group and that is in this state.
+fn awaits(directory: &Directory, group: GroupId, command: &Command<'_>, state: VaultState) -> bool {
+    matches!(directory.vault(command.vault), VaultLookup::Known(entity)
+        if entity.shard == group
+            && entity.owner_epoch == command.owner_epoch
+            && entity.state == state)
 }
 
 /// The end of a change of members that is under way, told by a node that has a replica of the shard.

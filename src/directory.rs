@@ -246,6 +246,8 @@ async fn follow_local(cache: Arc<DirectoryCache>, local: LocalSource) {
 
 /// Brings the copy to the tip of the local replica.
 fn catch_up(cache: &DirectoryCache, reader: &Reader) -> Result<(), DirectoryError> {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("directory::stale", |_| Ok(()));
     loop {
         let tip = match reader.tip(VaultRef::SYSTEM) {
             Ok(tip) => tip.height,

@@ -9,15 +9,16 @@ mod members;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger_proof::system_entity::{NodeState, ShardEntity, ShardReplica, VaultState};
+use ledger_proof::system_entity::{NodeState, ShardEntity, ShardReplica, VaultEntity, VaultState};
 use ledger_proto::internal::ProposeOutcome;
 use ledger_router::VaultLookup;
 use ledger_shard::boot::{BootError, create_group};
 use ledger_shard::{
-    BootRecord, Command, CommandKind, CreateShards, CreateVaultBlock, FEATURE_LEVEL, Found,
-    Founder, Replica, Store, SystemCommand, SystemResult, VaultActive,
+    BootRecord, Command, CommandKind, CreateShards, CreateVaultBlock, DeleteVaultMark,
+    FEATURE_LEVEL, Found, Founder, Replica, Store, SystemCommand, SystemResult, VaultActive,
+    VaultDeleted,
 };
-use ledger_types::{GroupId, NodeId, OwnerEpoch, VaultRef};
+use ledger_types::{GroupId, NodeId};
 use tracing::{info, warn};
 
 use crate::bootstrap::GenesisPromise;
@@ -161,11 +162,12 @@ async fn lead(context: &NodeContext, found: &Found) -> bool {
     members::replace_replicas(context).await;
     let mut is_settled = true;
     for vault in directory.pending() {
-        if let VaultLookup::Known(entity) = directory.vault(vault)
-            && entity.state == VaultState::Creating
-        {
-            is_settled &= create_vault(context, vault, entity.shard, entity.owner_epoch).await;
-        }
+        let VaultLookup::Known(entity) = directory.vault(vault) else { continue };
+        is_settled &= match entity.state {
+            VaultState::Creating => create_vault(context, &entity).await,
+            VaultState::Deleting => end_vault(context, &entity).await,
+            VaultState::Active | VaultState::Deleted => true,
+        };
     }
     is_settled
 }
@@ -193,24 +195,41 @@ async fn create_shards(context: &NodeContext) {
 
 /// The steps of a vault's creation that follow its place in the directory. False if its shard could not
 /// take the first one yet.
-async fn create_vault(
-    context: &NodeContext,
-    vault: VaultRef,
-    shard: GroupId,
-    epoch: OwnerEpoch,
-) -> bool {
+async fn create_vault(context: &NodeContext, entity: &VaultEntity) -> bool {
+    let VaultEntity { vault, shard, owner_epoch, .. } = *entity;
     let body = CreateVaultBlock.encode();
     let kind = CommandKind::CreateVault as u8;
-    let command = Command { kind, vault, owner_epoch: epoch, body: &body }.encode();
+    let command = Command { kind, vault, owner_epoch, body: &body }.encode();
     match propose_anywhere(context, shard, command).await {
         ProposeOutcome::Applied => {
-            let active = VaultActive { vault, owner_epoch: epoch };
+            let active = VaultActive { vault, owner_epoch };
             system(context, &SystemCommand::VaultActive(active)).await;
             true
         }
         ProposeOutcome::NotLeader | ProposeOutcome::Retry => false,
         other => {
             warn!(%vault, ?other, "a vault's first block was refused");
+            true
+        }
+    }
+}
+
+/// The steps of a vault's end that follow its deletion in the directory: its group takes nothing in any more, and
+/// the directory is told so. False if the group could not take that in yet.
+async fn end_vault(context: &NodeContext, entity: &VaultEntity) -> bool {
+    let VaultEntity { vault, shard, owner_epoch, .. } = *entity;
+    let body = DeleteVaultMark.encode();
+    let kind = CommandKind::DeleteVault as u8;
+    let command = Command { kind, vault, owner_epoch, body: &body }.encode();
+    match propose_anywhere(context, shard, command).await {
+        ProposeOutcome::Applied => {
+            let deleted = VaultDeleted { vault, owner_epoch };
+            system(context, &SystemCommand::VaultDeleted(deleted)).await;
+            true
+        }
+        ProposeOutcome::NotLeader | ProposeOutcome::Retry => false,
+        other => {
+            warn!(%vault, ?other, "a vault's end was refused");
             true
         }
     }

@@ -17,6 +17,7 @@ mod cluster {
     mod cosigning;
     #[cfg(feature = "failpoints")]
     mod crash_points;
+    mod deletion;
     mod deployment;
     mod faults;
     mod harness;
@@ -24,6 +25,7 @@ mod cluster {
     mod load;
     mod log_files;
     mod log_proofs;
+    mod members;
     mod past_proofs;
     mod proofs;
     mod quarantine;
@@ -32,6 +34,7 @@ mod cluster {
     #[cfg(feature = "failpoints")]
     mod recovery_crashes;
     mod recovery_disks;
+    mod resources;
     mod services;
     mod store;
     mod vaults;

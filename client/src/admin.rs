@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use ledger_proof::BlockHeader;
-use ledger_proto::convert::{block, ids};
+use ledger_proto::convert::{block, ids, times};
 use ledger_proto::v1;
 use ledger_types::{Digest, GroupId, NamespaceId, VaultId, VaultRef};
 
@@ -59,6 +59,8 @@ const ASKS_DIRECTORY: CallKind = CallKind { route: Route::Directory, effect: Eff
 /// Changes the directory.
 const CHANGES_DIRECTORY: CallKind =
     CallKind { route: Route::Directory, effect: Effect::WritesEachTime };
+/// Changes the directory in a way that can be repeated: an id is deleted once, however often that is asked for.
+const DELETES: CallKind = CallKind { route: Route::Directory, effect: Effect::WritesOnce };
 
 impl Client {
     /// Makes a namespace. Errors: its name is taken, among others; after an unknown outcome
@@ -110,10 +112,30 @@ impl Client {
         namespace(self.call(method::GET_NAMESPACE, ASKS_DIRECTORY, &request).await?)
     }
 
+    /// Deletes a namespace whose vaults are deleted, and tells since when it is, in Unix nanoseconds. Once more
+    /// tells the same. Its id is never used again; its name is free. Errors: it has vaults, among others.
+    pub async fn delete_namespace(&self, namespace: NamespaceId) -> Result<u64, ClientError> {
+        let (namespace_id, _) = wire_vault(VaultRef { namespace, vault: VaultId(0) })?;
+        let request = v1::DeleteNamespaceRequest { namespace_id };
+        let answer = self.call(method::DELETE_NAMESPACE, DELETES, &request).await?;
+        let deleted_at = answer.deleted_at.as_ref().and_then(times::unix_ns);
+        deleted_at.ok_or(ClientError::Malformed("deleted_at"))
+    }
+
     /// All namespaces, by id.
     pub async fn namespaces(&self) -> Result<Vec<Namespace>, ClientError> {
+        self.list_namespaces(false).await
+    }
+
+    /// All namespaces, deleted ones too, by id.
+    pub async fn namespaces_with_deleted(&self) -> Result<Vec<Namespace>, ClientError> {
+        self.list_namespaces(true).await
+    }
+
+    async fn list_namespaces(&self, include_deleted: bool) -> Result<Vec<Namespace>, ClientError> {
         let mut all = Vec::new();
-        let mut request = v1::ListNamespacesRequest { page_token: None, page_size: PAGE_ITEMS };
+        let (page_token, page_size) = (None, PAGE_ITEMS);
+        let mut request = v1::ListNamespacesRequest { page_token, page_size, include_deleted };
         loop {
             let page = self.call(method::LIST_NAMESPACES, ASKS_DIRECTORY, &request).await?;
             for wire in page.namespaces {
@@ -177,15 +199,45 @@ impl Client {
         vault_of(self.call(method::GET_VAULT, kind, &request).await?)
     }
 
+    /// Deletes a vault, and tells since when it is, in Unix nanoseconds. Once more tells the same. From then on it
+    /// is neither read nor written, and its id is never used again. Vault 0 is deleted with its namespace.
+    pub async fn delete_vault(&self, vault: VaultRef) -> Result<u64, ClientError> {
+        let (namespace_id, vault_id) = wire_vault(vault)?;
+        let request = v1::DeleteVaultRequest { namespace_id, vault_id };
+        let answer = self.call(method::DELETE_VAULT, DELETES, &request).await?;
+        let deleted_at = answer.deleted_at.as_ref().and_then(times::unix_ns);
+        deleted_at.ok_or(ClientError::Malformed("deleted_at"))
+    }
+
     /// All vaults, or those of one namespace, by namespace and id.
     pub async fn vaults(&self, namespace: Option<NamespaceId>) -> Result<Vec<Vault>, ClientError> {
+        self.list_vaults(namespace, false).await
+    }
+
+    /// The same with deleted ones.
+    pub async fn vaults_with_deleted(
+        &self,
+        namespace: Option<NamespaceId>,
+    ) -> Result<Vec<Vault>, ClientError> {
+        self.list_vaults(namespace, true).await
+    }
+
+    async fn list_vaults(
+        &self,
+        namespace: Option<NamespaceId>,
+        include_deleted: bool,
+    ) -> Result<Vec<Vault>, ClientError> {
         let namespace_id = match namespace {
             Some(namespace) => wire_vault(VaultRef { namespace, vault: VaultId(0) })?.0,
             None => None,
         };
         let mut all = Vec::new();
-        let page_size = Some(PAGE_ITEMS);
-        let mut request = v1::ListVaultsRequest { page_size, page_token: None, namespace_id };
+        let mut request = v1::ListVaultsRequest {
+            page_size: Some(PAGE_ITEMS),
+            page_token: None,
+            namespace_id,
+            include_deleted,
+        };
         loop {
             let page = self.call(method::LIST_VAULTS, ASKS_DIRECTORY, &request).await?;
             for wire in page.vaults {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger_proto::v1;
-use ledger_types::GroupId;
+use ledger_types::{GroupId, VaultRef};
 
 use crate::call::CallKind;
 use crate::checkpoint_store::CheckpointStore;
@@ -16,6 +16,7 @@ use crate::nodes::Nodes;
 use crate::proving::VoterMemory;
 use crate::retry::Budget;
 use crate::trust::TrustStore;
+use crate::write::wire_vault;
 
 /// A connection to a cluster. Clones share connections, what was learnt, and the retry budget.
 #[derive(Clone, Debug)]
@@ -95,6 +96,25 @@ impl Client {
         }
         self.learn_status(&status);
         Ok(status)
+    }
+
+    /// The members of the cluster as any node knows them.
+    pub async fn cluster_info(&self) -> Result<v1::GetClusterInfoResponse, ClientError> {
+        let kind = CallKind::reads(Route::Any(None));
+        self.call(method::GET_CLUSTER_INFO, kind, &v1::GetClusterInfoRequest {}).await
+    }
+
+    /// Has the node at `address` check its own replica of a vault; with `full_check` its blocks are carried out
+    /// again. Asked once. Errors: the node has no replica, or the deadline is too short for so many rows.
+    pub async fn check_integrity_at(
+        &self,
+        address: &str,
+        vault: VaultRef,
+        full_check: bool,
+    ) -> Result<v1::CheckIntegrityResponse, ClientError> {
+        let (namespace_id, vault_id) = wire_vault(vault)?;
+        let request = v1::CheckIntegrityRequest { namespace_id, vault_id, full_check };
+        self.call_replica(method::CHECK_INTEGRITY, address, &request).await
     }
 
     /// Version, limits and features of any node.

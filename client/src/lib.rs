@@ -48,7 +48,9 @@ pub use leaders::Route;
 pub use ledger_proto::convert::Consistency;
 pub use ledger_proto::convert::lists::ListOf;
 pub use ledger_proto::convert::reads::RelationshipFilter;
-pub use list::{Entity, EntityPages, ListOptions, Page, Relationship, RelationshipPages};
+pub use list::{
+    Entity, EntityPages, ListOptions, Page, Relationship, RelationshipPages, ResourcePages,
+};
 pub use pipeline::{PendingWrite, PipelineOptions, WritePipeline};
 pub use read::{BatchReadAnswer, Block, ReadAnswer, Tip};
 pub use reason::Reason;

@@ -76,6 +76,16 @@ pub struct RelationshipPages {
     request: Option<v1::ListRelationshipsRequest>,
 }
 
+/// The pages of a list of resources.
+#[derive(Debug)]
+pub struct ResourcePages {
+    client: Client,
+    vault: VaultRef,
+    consistency: Consistency,
+    /// `None` once the last page has been given out.
+    request: Option<v1::ListResourcesRequest>,
+}
+
 impl Client {
     /// Lists the entities whose keys begin with `prefix`, which may be empty.
     pub fn list_entities(
@@ -121,6 +131,27 @@ impl Client {
         let consistency = options.consistency;
         Ok(RelationshipPages { client: self.clone(), vault, consistency, request: Some(request) })
     }
+
+    /// Lists the resources of a type, those whose name has `resource_type` before its first colon, each once.
+    pub fn list_resources(
+        &self,
+        vault: VaultRef,
+        resource_type: &str,
+        options: ListOptions,
+    ) -> Result<ResourcePages, ClientError> {
+        let (namespace_id, vault_id) = wire_vault(vault)?;
+        let request = v1::ListResourcesRequest {
+            namespace_id,
+            vault_id,
+            resource_type: resource_type.to_owned(),
+            at_height: options.at_height,
+            limit: options.page_items,
+            page_token: String::new(),
+            consistency: wire_consistency(options.consistency),
+        };
+        let consistency = options.consistency;
+        Ok(ResourcePages { client: self.clone(), vault, consistency, request: Some(request) })
+    }
 }
 
 impl EntityPages {
@@ -163,5 +194,20 @@ impl RelationshipPages {
         };
         let items = answer.relationships.into_iter().map(relationship).collect();
         Ok(Some(Page { items, height: answer.block_height }))
+    }
+}
+
+impl ResourcePages {
+    /// The next page; `None` after the last. After an error the same page can be asked for again.
+    pub async fn next_page(&mut self) -> Result<Option<Page<String>>, ClientError> {
+        let Some(request) = &mut self.request else { return Ok(None) };
+        let kind = CallKind::reads(read_route(self.vault, self.consistency));
+        let answer = self.client.call(method::LIST_RESOURCES, kind, &*request).await?;
+        if answer.next_page_token.is_empty() {
+            self.request = None;
+        } else {
+            request.page_token = answer.next_page_token;
+        }
+        Ok(Some(Page { items: answer.resources, height: answer.block_height }))
     }
 }

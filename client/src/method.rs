@@ -65,6 +65,9 @@ methods! {
     /// Lists relationships.
     LIST_RELATIONSHIPS: ListRelationshipsRequest => ListRelationshipsResponse =
         "/ledger.v1.ReadService/ListRelationships",
+    /// Lists the resources of a type.
+    LIST_RESOURCES: ListResourcesRequest => ListResourcesResponse =
+        "/ledger.v1.ReadService/ListResources",
     /// Announces blocks.
     WATCH_BLOCKS: WatchBlocksRequest => BlockAnnouncement = "/ledger.v1.ReadService/WatchBlocks",
     /// Tells the newest block.
@@ -83,13 +86,25 @@ methods! {
     /// Lists namespaces.
     LIST_NAMESPACES: ListNamespacesRequest => ListNamespacesResponse =
         "/ledger.v1.AdminService/ListNamespaces",
+    /// Deletes a namespace.
+    DELETE_NAMESPACE: DeleteNamespaceRequest => DeleteNamespaceResponse =
+        "/ledger.v1.AdminService/DeleteNamespace",
     /// Makes a vault.
     CREATE_VAULT: CreateVaultRequest => CreateVaultResponse =
         "/ledger.v1.AdminService/CreateVault",
+    /// Deletes a vault.
+    DELETE_VAULT: DeleteVaultRequest => DeleteVaultResponse =
+        "/ledger.v1.AdminService/DeleteVault",
     /// Tells about a vault.
     GET_VAULT: GetVaultRequest => GetVaultResponse = "/ledger.v1.AdminService/GetVault",
     /// Lists vaults.
     LIST_VAULTS: ListVaultsRequest => ListVaultsResponse = "/ledger.v1.AdminService/ListVaults",
+    /// Tells the members of the directory's group.
+    GET_CLUSTER_INFO: GetClusterInfoRequest => GetClusterInfoResponse =
+        "/ledger.v1.AdminService/GetClusterInfo",
+    /// Checks a replica's rows of a vault.
+    CHECK_INTEGRITY: CheckIntegrityRequest => CheckIntegrityResponse =
+        "/ledger.v1.AdminService/CheckIntegrity",
     /// Tells how a node is.
     GET_STATUS: GetStatusRequest => GetStatusResponse = "/ledger.v1.Ledger/GetStatus",
     /// Tells a node's version and limits.

@@ -70,6 +70,8 @@ reasons! {
     NamespaceNotFound = "NAMESPACE_NOT_FOUND",
     /// The namespace is deleted; its id is never used again.
     NamespaceDeleted = "NAMESPACE_DELETED",
+    /// The namespace has vaults, which are to be deleted before it; the metadata tell how many.
+    NamespaceNotEmpty = "NAMESPACE_NOT_EMPTY",
     /// There is no such vault.
     VaultNotFound = "VAULT_NOT_FOUND",
     /// The vault is deleted; its id is never used again.
@@ -100,6 +102,8 @@ reasons! {
     RequestTooLarge = "REQUEST_TOO_LARGE",
     /// The health of a service was asked for that the node does not have.
     UnknownService = "UNKNOWN_SERVICE",
+    /// The cluster does by other means what this call asks for.
+    NotOffered = "NOT_OFFERED",
     /// The node does not offer this call yet.
     NotYetBuilt = "NOT_YET_BUILT",
     /// The node's store failed.

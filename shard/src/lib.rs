@@ -56,10 +56,12 @@ pub use ledger_shard_core::apply::{
     ProvedKey, TipProof, genesis_rows,
 };
 pub use ledger_shard_core::command::create_vault::CreateVaultCommand as CreateVaultBlock;
+pub use ledger_shard_core::command::delete_vault::DeleteVaultCommand as DeleteVaultMark;
 pub use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand as RecordCheckpoint;
 pub use ledger_shard_core::command::system::{
-    self, CreateNamespace, CreateShards, CreateVault, FIRST_OWNER_EPOCH, Found, Founder,
-    RegisterNode, SystemCommand, SystemRefusal, SystemResult, VaultActive,
+    self, CreateNamespace, CreateShards, CreateVault, DeleteNamespace, DeleteVault,
+    FIRST_OWNER_EPOCH, Found, Founder, RegisterNode, SystemCommand, SystemRefusal, SystemResult,
+    VaultActive, VaultDeleted,
 };
 pub use ledger_shard_core::command::write::{CommittedWrite, WriteCommand, WriteResult};
 pub use ledger_shard_core::effects::{
@@ -67,9 +69,10 @@ pub use ledger_shard_core::effects::{
     MemberProgress, Now, OutMessage, Refusal, Replica, Role, SnapshotPhase,
 };
 pub use ledger_shard_core::entry::{Command, CommandKind, FEATURE_LEVEL};
+pub use ledger_shard_core::integrity;
 pub use ledger_shard_core::query::{
     self, Entity, EntityQuery, ListRequest, LogSizes, Page, PageLimits, ProvedList, QueryError,
-    Relationship, RelationshipQuery, StateProof, StoredBlock,
+    Relationship, RelationshipQuery, ResourceQuery, StateProof, StoredBlock,
 };
 pub use ledger_shard_core::rows::{
     self, GroupRow, SequenceContract, VaultRow, VaultStatus, checkpoint_key, decode_checkpoint,

@@ -11,7 +11,8 @@ use ledger_proof::header::HEADER_LEN;
 use ledger_shard_core::apply::{Applier, TipProof};
 use ledger_shard_core::query::{
     self, Entity, EntityQuery, ListRequest, LogSizes, PAST_KEYS_MAX, Page, PageLimits, PastTree,
-    PastTrees, ProvedList, QueryError, Relationship, RelationshipQuery, StateProof, StoredBlock,
+    PastTrees, ProvedList, QueryError, Relationship, RelationshipQuery, ResourceQuery, StateProof,
+    StoredBlock,
 };
 use ledger_shard_core::rows::VaultRow;
 use ledger_types::{Digest, GroupId, StateKey, VaultRef};
@@ -112,6 +113,15 @@ impl Reader {
         limits: PageLimits<'_>,
     ) -> Result<Page<Relationship>, QueryError> {
         query::relationships(&self.view(), query, limits)
+    }
+
+    /// A page of the resources of one type.
+    pub fn resources(
+        &self,
+        query: ResourceQuery<'_>,
+        limits: PageLimits<'_>,
+    ) -> Result<Page<String>, QueryError> {
+        query::resources(&self.view(), query, limits)
     }
 
     /// A block with its transactions.

@@ -9,6 +9,14 @@ use tonic::{Request, Response, Status};
 use super::Edge;
 use super::status::Failure;
 
+/// The answer of a published method for which this cluster has other means.
+pub(super) fn not_offered<A>(
+    method: &'static str,
+    why: &'static str,
+) -> Result<Response<A>, Status> {
+    Err(Failure::NotOffered { method, why }.into())
+}
+
 /// The answer of a published method that this release does not have.
 pub(super) fn not_yet_built<A>(method: &'static str) -> Result<Response<A>, Status> {
     Err(Failure::NotYetBuilt { method }.into())
@@ -25,9 +33,9 @@ impl AdminService for Edge {
 
     async fn delete_namespace(
         &self,
-        _request: Request<v1::DeleteNamespaceRequest>,
+        request: Request<v1::DeleteNamespaceRequest>,
     ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
-        not_yet_built("AdminService/DeleteNamespace")
+        Ok(self.remove_namespace(request).await?)
     }
 
     async fn get_namespace(
@@ -53,9 +61,9 @@ impl AdminService for Edge {
 
     async fn delete_vault(
         &self,
-        _request: Request<v1::DeleteVaultRequest>,
+        request: Request<v1::DeleteVaultRequest>,
     ) -> Result<Response<v1::DeleteVaultResponse>, Status> {
-        not_yet_built("AdminService/DeleteVault")
+        Ok(self.remove_vault(request).await?)
     }
 
     async fn get_vault(
@@ -76,56 +84,61 @@ impl AdminService for Edge {
         &self,
         _request: Request<v1::JoinClusterRequest>,
     ) -> Result<Response<v1::JoinClusterResponse>, Status> {
-        not_yet_built("AdminService/JoinCluster")
+        let why = "a node joins by itself: start it with LEDGER_PEERS naming nodes of the cluster";
+        not_offered("AdminService/JoinCluster", why)
     }
 
     async fn leave_cluster(
         &self,
         _request: Request<v1::LeaveClusterRequest>,
     ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
-        not_yet_built("AdminService/LeaveCluster")
+        let why = "members change only to replace those of a node that lost its disk";
+        not_offered("AdminService/LeaveCluster", why)
     }
 
     async fn get_cluster_info(
         &self,
-        _request: Request<v1::GetClusterInfoRequest>,
+        request: Request<v1::GetClusterInfoRequest>,
     ) -> Result<Response<v1::GetClusterInfoResponse>, Status> {
-        not_yet_built("AdminService/GetClusterInfo")
+        Ok(self.cluster_info(request)?)
     }
 
     async fn get_node_info(
         &self,
-        _request: Request<v1::GetNodeInfoRequest>,
+        request: Request<v1::GetNodeInfoRequest>,
     ) -> Result<Response<v1::GetNodeInfoResponse>, Status> {
-        not_yet_built("AdminService/GetNodeInfo")
+        Ok(self.node_info(request)?)
     }
 
     async fn create_snapshot(
         &self,
         _request: Request<v1::CreateSnapshotRequest>,
     ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
-        not_yet_built("AdminService/CreateSnapshot")
+        let why = "a snapshot is of a whole group and is cut when a replica needs it";
+        not_offered("AdminService/CreateSnapshot", why)
     }
 
     async fn check_integrity(
         &self,
-        _request: Request<v1::CheckIntegrityRequest>,
+        request: Request<v1::CheckIntegrityRequest>,
     ) -> Result<Response<v1::CheckIntegrityResponse>, Status> {
-        not_yet_built("AdminService/CheckIntegrity")
+        Ok(self.check_vault(request).await?)
     }
 
     async fn recover_vault(
         &self,
         _request: Request<v1::RecoverVaultRequest>,
     ) -> Result<Response<v1::RecoverVaultResponse>, Status> {
-        not_yet_built("AdminService/RecoverVault")
+        let why = "a replica is renewed as a whole, by taking its node's data directory away";
+        not_offered("AdminService/RecoverVault", why)
     }
 
     async fn simulate_divergence(
         &self,
         _request: Request<v1::SimulateDivergenceRequest>,
     ) -> Result<Response<v1::SimulateDivergenceResponse>, Status> {
-        not_yet_built("AdminService/SimulateDivergence")
+        let why = "a node that serves cannot be made to contradict its own chain";
+        not_offered("AdminService/SimulateDivergence", why)
     }
 
     async fn force_gc(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ledger_proof::{LogPath, LogResource, SignedNote};
 use ledger_proto::v1;
-use ledger_shard::{QueryError, StateView, VaultRow, query};
+use ledger_shard::{QueryError, StateView, VaultRow, VaultStatus, query};
 use ledger_types::{GroupId, VaultRef};
 use thiserror::Error;
 use tonic::Request;
@@ -149,6 +149,9 @@ fn held_row(
     path: &LogPath,
 ) -> Result<VaultRow, LogFileError> {
     let row = match query::vault_row(view, path.vault) {
+        Ok(row) if row.status == VaultStatus::Deleted => {
+            return Err(LogFileError::NotHere(path.vault));
+        }
         Ok(row) => row,
         Err(QueryError::Fault(fault)) => return Err(Failure::Store(fault.to_string()).into()),
         Err(_) => return Err(LogFileError::NotHere(path.vault)),

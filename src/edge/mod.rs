@@ -6,12 +6,15 @@
 mod admin;
 mod at_leader;
 mod blocks;
+mod cluster;
 mod deadline;
+mod deletion;
 mod discovery;
 mod export;
 mod health;
 mod historical;
 mod import;
+mod integrity;
 mod ledger;
 mod log_files;
 mod namespaces;
@@ -19,6 +22,7 @@ mod page_token;
 mod read;
 mod receipts;
 mod report;
+mod resources;
 mod route;
 mod server;
 mod slot;
@@ -58,6 +62,7 @@ pub struct Edge {
     late: Arc<OnceLock<Late>>,
     watches: Arc<Semaphore>,
     data_streams: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
 }
 
 /// What can only be made once the node belongs to a cluster.
@@ -71,7 +76,9 @@ impl Edge {
     pub fn new(slot: Arc<NodeSlot>, peers: Arc<PeerState>) -> Edge {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
         let data_streams = Arc::new(Semaphore::new(DATA_STREAMS_PER_NODE_MAX));
-        Edge { slot, peers, late: Arc::new(OnceLock::new()), watches, data_streams }
+        let checks = Arc::new(Semaphore::new(integrity::CHECKS_MAX));
+        let late = Arc::new(OnceLock::new());
+        Edge { slot, peers, late, watches, data_streams, checks }
     }
 
     /// The node that it serves.

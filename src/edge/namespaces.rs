@@ -2,6 +2,8 @@
 //!
 //! Owns what is told about a namespace. Must never list namespace 0, the directory's own.
 
+use std::sync::Arc;
+
 use ledger_proof::system_entity::{NamespaceEntity, NamespaceState};
 use ledger_proto::convert::{ids, reads, times};
 use ledger_proto::v1;
@@ -17,6 +19,9 @@ use super::route::{Call, Owner, Place, ROUTES_MAX};
 use super::status::Failure;
 use super::vaults::{admin_client, change_directory, members};
 use crate::context::NodeContext;
+
+/// Entities looked at in one step of a list.
+const STEP: usize = 1024;
 
 impl Edge {
     pub(super) async fn make_namespace(
@@ -63,6 +68,9 @@ impl Edge {
             call.refresh(wanted.vault()).await?;
         }
         let entity = wanted.find(&call.context).ok_or(Failure::UnknownNamespace)?;
+        if entity.state != NamespaceState::Active {
+            return Err(Failure::DeletedNamespace);
+        }
         Ok(call.answer(GroupId::SYSTEM, wire_namespace(&call.context, &entity)))
     }
 
@@ -73,7 +81,8 @@ impl Edge {
         let (metadata, _, message) = request.into_parts();
         let call = Call::begin(&self.slot, &metadata)?;
         let items_max = reads::page_items("page_size", message.page_size)?;
-        let query = Query::new("ListNamespaces");
+        let with_deleted = message.include_deleted;
+        let query = Query::new("ListNamespaces").number(u64::from(with_deleted));
         let after = match message.page_token.as_deref() {
             None | Some([]) => NamespaceId(0),
             Some(token) => {
@@ -82,8 +91,8 @@ impl Edge {
                 NamespaceId(u64::from_be_bytes(last))
             }
         };
-        let directory = call.context.directory.current();
-        let mut page = directory.namespaces(Some(after), items_max.saturating_add(1));
+        let mut page =
+            namespaces_to_list(&call.context, with_deleted, after, items_max.saturating_add(1));
         let has_more = page.len() > items_max;
         page.truncate(items_max);
         let next_page_token = page.last().filter(|_| has_more).map(|last| {
@@ -97,6 +106,29 @@ impl Edge {
     }
 }
 
+/// Up to `limit` namespaces after `after`; deleted ones only if they are wanted.
+pub(super) fn namespaces_to_list(
+    context: &NodeContext,
+    with_deleted: bool,
+    mut after: NamespaceId,
+    limit: usize,
+) -> Vec<Arc<NamespaceEntity>> {
+    let directory = context.directory.current();
+    let mut found = Vec::new();
+    loop {
+        let step = directory.namespaces(Some(after), STEP);
+        let is_last = step.len() < STEP;
+        after = step.last().map_or(after, |last| last.id);
+        let shown = step
+            .into_iter()
+            .filter(|entity| with_deleted || entity.state == NamespaceState::Active);
+        found.extend(shown.take(limit - found.len()));
+        if is_last || found.len() == limit {
+            return found;
+        }
+    }
+}
+
 /// A namespace as a request names it.
 enum Wanted {
     Id(NamespaceId),
@@ -104,7 +136,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn find(&self, context: &NodeContext) -> Option<std::sync::Arc<NamespaceEntity>> {
+    fn find(&self, context: &NodeContext) -> Option<Arc<NamespaceEntity>> {
         let directory = context.directory.current();
         match self {
             Wanted::Id(id) => directory.namespace(*id),

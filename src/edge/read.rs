@@ -53,7 +53,11 @@ impl<A> Target<A> {
     }
 
     /// A read that finds a vault empty that its first write would create.
-    fn or_empty(vault: VaultRef, freshness: impl Into<Freshness>, absent: A) -> Target<A> {
+    pub(super) fn or_empty(
+        vault: VaultRef,
+        freshness: impl Into<Freshness>,
+        absent: A,
+    ) -> Target<A> {
         Target { vault, freshness: freshness.into(), absent: Some(absent) }
     }
 }
@@ -247,9 +251,9 @@ impl v1::read_service_server::ReadService for Edge {
 
     async fn list_resources(
         &self,
-        _request: Request<v1::ListResourcesRequest>,
+        request: Request<v1::ListResourcesRequest>,
     ) -> Result<Response<v1::ListResourcesResponse>, Status> {
-        Err(Failure::NotYetBuilt { method: "ReadService/ListResources" }.into())
+        Ok(self.resources(request).await?)
     }
 
     async fn list_entities(
@@ -279,17 +283,22 @@ fn batch_answer(
 }
 
 /// What a list asks for, apart from its own filter.
-struct ListAsked {
-    vault: VaultRef,
-    at_height: Option<u64>,
-    items_max: usize,
-    consistency: Consistency,
-    cursor: Option<PageCursor>,
+pub(super) struct ListAsked {
+    /// The vault.
+    pub(super) vault: VaultRef,
+    /// The height asked for; the newest without one.
+    pub(super) at_height: Option<u64>,
+    /// Most items in the page.
+    pub(super) items_max: usize,
+    /// How fresh its first page must be.
+    pub(super) consistency: Consistency,
+    /// Where it goes on, from its second page on.
+    pub(super) cursor: Option<PageCursor>,
 }
 
 impl ListAsked {
     /// Later pages are read at the first one's height, which any replica may still lack.
-    fn freshness(&self) -> Freshness {
+    pub(super) fn freshness(&self) -> Freshness {
         let wanted = self.cursor.as_ref().map(|cursor| cursor.height).or(self.at_height);
         // A height that a token names was reached when the list began, so a replica that has it shows
         // what the leader would.
@@ -298,12 +307,14 @@ impl ListAsked {
         Freshness { consistency, height_min: wanted.unwrap_or(0) }
     }
 
-    fn limits(&self) -> PageLimits<'_> {
+    /// Where the page begins and how much it holds.
+    pub(super) fn limits(&self) -> PageLimits<'_> {
         let after = self.cursor.as_ref().map(|cursor| cursor.after.as_slice());
         PageLimits { after, items_max: self.items_max, bytes_max: PAGE_BYTES_MAX }
     }
 
-    fn height(&self) -> Option<u64> {
+    /// The height that the page is read at; the newest without one.
+    pub(super) fn height(&self) -> Option<u64> {
         self.cursor.as_ref().map(|cursor| cursor.height).or(self.at_height)
     }
 }
@@ -322,7 +333,14 @@ impl Edge {
         self.tokens(&call.context).open(query, token).map(Some)
     }
 
-    fn token<T>(&self, call: &Call, query: &Query, page: &Page<T>, time_seconds: u64) -> String {
+    /// The token with which the list goes on after the page; empty after the last one.
+    pub(super) fn token<T>(
+        &self,
+        call: &Call,
+        query: &Query,
+        page: &Page<T>,
+        time_seconds: u64,
+    ) -> String {
         let Some(after) = page.next.clone() else { return String::new() };
         let cursor = PageCursor { height: page.height, time_seconds, after };
         self.tokens(&call.context).seal(query, &cursor)

@@ -12,7 +12,7 @@ use ledger_types::limits::{
     CLIENT_ID_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PAGE_ITEMS_MAX, PAGE_TOKEN_BYTES_MAX,
     REQUEST_BYTES_MAX, STATE_KEY_BYTES_MAX, VALUE_BYTES_MAX,
 };
-use ledger_types::{GroupId, InvalidInput, NamespaceId, NodeId, OwnerEpoch, VaultRef};
+use ledger_types::{GroupId, InvalidInput, NamespaceId, NodeId, OwnerEpoch, VaultId, VaultRef};
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -91,6 +91,12 @@ pub enum Failure {
     /// The namespace existed and its id is never used again.
     #[error("the namespace was deleted")]
     DeletedNamespace,
+    /// The namespace has vaults, which are to be deleted before it.
+    #[error("the namespace has {vaults} vaults; delete them first")]
+    NamespaceNotEmpty {
+        /// How many; counted up to a bound, which then stands for so many or more.
+        vaults: u64,
+    },
     /// The block has no such transaction.
     #[error("block {height} has no such transaction; it has {count}")]
     NoSuchTransaction {
@@ -213,6 +219,14 @@ pub enum Failure {
         /// `Service/Method`.
         method: &'static str,
     },
+    /// The method is published, and this kind of cluster does by other means what it asks for.
+    #[error("{method} is not offered: {why}")]
+    NotOffered {
+        /// `Service/Method`.
+        method: &'static str,
+        /// Why not, and what there is instead.
+        why: &'static str,
+    },
     /// The store failed or holds what it must not.
     #[error("the store could not be read: {0}")]
     Store(String),
@@ -257,6 +271,14 @@ impl Failure {
         Failure::Limit { field: field.into(), limit, actual: actual as u64, max: max as u64 }
     }
 
+    /// The vault's own group says that it was deleted; that of a namespace's own entities goes with its namespace.
+    pub fn deleted(vault: VaultRef) -> Failure {
+        match vault.vault {
+            VaultId(0) => Failure::DeletedNamespace,
+            _ => Failure::DeletedVault(vault),
+        }
+    }
+
     /// The node lacks something that it will have soon.
     pub fn not_ready(what: impl Into<String>) -> Failure {
         Failure::NotReady { what: what.into() }
@@ -281,6 +303,9 @@ impl Failure {
             Failure::UnknownVault(_) => Mapping::new(Code::NotFound, "VAULT_NOT_FOUND"),
             Failure::DeletedVault(_) => Mapping::new(Code::NotFound, "VAULT_DELETED"),
             Failure::DeletedNamespace => Mapping::new(Code::NotFound, "NAMESPACE_DELETED"),
+            Failure::NamespaceNotEmpty { .. } => {
+                Mapping::new(Code::FailedPrecondition, "NAMESPACE_NOT_EMPTY")
+            }
             Failure::NoSuchTransaction { .. } => {
                 Mapping::new(Code::NotFound, "TRANSACTION_NOT_FOUND")
             }
@@ -335,6 +360,7 @@ impl Failure {
                 Mapping::retry(Code::Unavailable, "NOT_COSIGNED", RETRY_SOON)
             }
             Failure::NotYetBuilt { .. } => Mapping::new(Code::Unimplemented, "NOT_YET_BUILT"),
+            Failure::NotOffered { .. } => Mapping::new(Code::Unimplemented, "NOT_OFFERED"),
             Failure::Store(_) => Mapping::new(Code::Internal, "STORE_FAULT"),
             Failure::Internal(_) => Mapping::new(Code::Internal, "INTERNAL"),
             Failure::Forwarded(status) => Mapping::new(status.code(), "FORWARDED"),
@@ -363,6 +389,7 @@ impl Failure {
                 tell("max", max.to_string());
                 tell("namespace", namespace.to_string());
             }
+            Failure::NamespaceNotEmpty { vaults } => tell("vaults", vaults.to_string()),
             Failure::TooManyWatches { max } => {
                 tell("limit", "watches_per_node_max".to_owned());
                 tell("max", max.to_string());
@@ -404,7 +431,9 @@ impl Failure {
                 tell("counted", counted.to_string());
                 tell("required", required.to_string());
             }
-            Failure::NotYetBuilt { method } => tell("method", (*method).to_owned()),
+            Failure::NotYetBuilt { method } | Failure::NotOffered { method, .. } => {
+                tell("method", (*method).to_owned())
+            }
             _ => {}
         }
         facts
@@ -544,6 +573,13 @@ mod tests {
             (Failure::PageToken, Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
             (Failure::UnknownNamespace, Code::NotFound, "NAMESPACE_NOT_FOUND"),
             (Failure::UnknownVault(vault), Code::NotFound, "VAULT_NOT_FOUND"),
+            (Failure::deleted(vault), Code::NotFound, "VAULT_DELETED"),
+            (Failure::deleted(VaultRef::new(1, 0)), Code::NotFound, "NAMESPACE_DELETED"),
+            (
+                Failure::NamespaceNotEmpty { vaults: 2 },
+                Code::FailedPrecondition,
+                "NAMESPACE_NOT_EMPTY",
+            ),
             (Failure::NameTaken("a".into()), Code::AlreadyExists, "NAMESPACE_EXISTS"),
             (Failure::SystemNamespace, Code::PermissionDenied, "SYSTEM_NAMESPACE"),
             (Failure::WrongShard { owner_epoch: None }, Code::Unavailable, "WRONG_SHARD"),
@@ -560,6 +596,7 @@ mod tests {
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
             (Failure::NotYetBuilt { method: "m" }, Code::Unimplemented, "NOT_YET_BUILT"),
+            (Failure::NotOffered { method: "m", why: "w" }, Code::Unimplemented, "NOT_OFFERED"),
             (Failure::Store("s".into()), Code::Internal, "STORE_FAULT"),
         ];
         for (failure, code, name) in table {

@@ -4,14 +4,18 @@
 //! directory.
 
 use ledger_proof::BlockHeader;
-use ledger_proof::system_entity::{RetentionMode, SystemEntity as _, VaultEntity, VaultState};
+use ledger_proof::system_entity::{
+    NamespaceState, RetentionMode, SystemEntity as _, VaultEntity, VaultState,
+};
 use ledger_proto::convert::block::wire_header;
 use ledger_proto::convert::{Consistency, ids, reads};
 use ledger_proto::v1;
 use ledger_proto::v1::admin_service_client::AdminServiceClient;
 use ledger_router::{Reach, VaultLookup};
 use ledger_shard::system::Retention;
-use ledger_shard::system::entity::{ShardVaultsEntity, shard_vaults_key};
+use ledger_shard::system::entity::{
+    REPLICATION_FACTOR_KEY, SettingEntity, ShardVaultsEntity, shard_vaults_key,
+};
 use ledger_shard::{
     CommandKind, CommandResult, CreateVault, QueryError, SystemCommand, SystemRefusal,
     SystemResult, VaultRow, VaultStatus,
@@ -31,7 +35,7 @@ use super::write::propose;
 use crate::context::NodeContext;
 
 /// Largest answer of a list without pages.
-const WHOLE_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+pub(super) const WHOLE_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Entities looked at in one step of a list.
 const STEP: usize = 1024;
 
@@ -46,11 +50,23 @@ pub(super) fn known_group(context: &NodeContext, vault: VaultRef) -> Result<Grou
         return Ok(GroupId::SYSTEM);
     }
     let directory = context.directory.current();
+    match directory.namespace(vault.namespace) {
+        None => return Err(Failure::UnknownNamespace),
+        Some(entity) if entity.state != NamespaceState::Active => {
+            return Err(Failure::DeletedNamespace);
+        }
+        Some(_) => {}
+    }
     match directory.vault(vault) {
+        VaultLookup::Known(entity) if is_deleted(&entity) => Err(Failure::DeletedVault(vault)),
         VaultLookup::Known(entity) => Ok(entity.shard),
-        _ if directory.namespace(vault.namespace).is_none() => Err(Failure::UnknownNamespace),
         VaultLookup::Absent | VaultLookup::NotCached => Err(Failure::UnknownVault(vault)),
     }
+}
+
+/// True of a vault that clients are to see no more.
+fn is_deleted(entity: &VaultEntity) -> bool {
+    matches!(entity.state, VaultState::Deleting | VaultState::Deleted)
 }
 
 /// Vaults that the directory counts for a group; 0 where it cannot be read here.
@@ -157,6 +173,7 @@ fn refused(refusal: SystemRefusal) -> Failure {
         SystemRefusal::UnknownVault { vault } => Failure::UnknownVault(vault),
         SystemRefusal::VaultDeleted { vault } => Failure::DeletedVault(vault),
         SystemRefusal::UnknownShard { .. } => Failure::field("shard_id", refusal.to_string()),
+        SystemRefusal::NamespaceNotEmpty { vaults, .. } => Failure::NamespaceNotEmpty { vaults },
         SystemRefusal::IdsExhausted => Failure::Internal("no id is left"),
         _ => Failure::not_ready(refusal.to_string()),
     }
@@ -172,12 +189,19 @@ impl Edge {
         let namespace = writable_namespace(message.namespace_id)?;
         let retention = retention(message.retention_policy.as_ref())?;
         let vault = chosen_vault(message.vault_id)?;
+        if !message.initial_nodes.is_empty() {
+            let problem = "must be empty: a vault is on the nodes of its shard";
+            return Err(Failure::field("initial_nodes", problem));
+        }
         let create = CreateVault { namespace, vault, retention };
         let command = SystemCommand::CreateVault(create);
         let mut attempt = 0;
         loop {
             let outcome = match call.place(VaultRef::SYSTEM, Reach::Leader, attempt).await? {
-                Place::Here(owner) => self.make_vault_here(&call, owner, &command).await,
+                Place::Here(owner) => {
+                    check_replication_factor(&call.context, message.replication_factor)?;
+                    self.make_vault_here(&call, owner, &command).await
+                }
                 Place::There(remote) => {
                     let send = |channel, request| async move {
                         admin_client(channel).create_vault(request).await
@@ -238,7 +262,10 @@ impl Edge {
             Some(id) => Some(ids::namespace(Some(id))?),
             None => None,
         };
-        let query = Query::new("ListVaults").number(namespace.map_or(u64::MAX, |id| id.0));
+        let with_deleted = message.include_deleted;
+        let query = Query::new("ListVaults")
+            .number(namespace.map_or(u64::MAX, |id| id.0))
+            .number(u64::from(with_deleted));
         let is_paged = message.page_size.is_some() || message.page_token.is_some();
         let items_max = match is_paged {
             true => reads::page_items("page_size", message.page_size.unwrap_or(0))?,
@@ -252,7 +279,8 @@ impl Edge {
             }
         };
         let listed = apart(usize::MAX, || {
-            active_vaults(&call.context, namespace, after, items_max.saturating_add(1))
+            let listed = Listed { namespace, with_deleted };
+            vaults_to_list(&call.context, listed, after, items_max.saturating_add(1))
         });
         let Some(mut vaults) = listed else {
             return list_elsewhere(&call, message).await;
@@ -293,22 +321,40 @@ async fn list_elsewhere(
     }
 }
 
-/// Up to `limit` vaults that are in use, after `after`; `None` if the directory here holds only a part.
-fn active_vaults(
-    context: &NodeContext,
+/// Which vaults a list shows.
+#[derive(Clone, Copy)]
+struct Listed {
+    /// Only those of this namespace.
     namespace: Option<NamespaceId>,
+    /// Deleted ones too.
+    with_deleted: bool,
+}
+
+impl Listed {
+    fn shows(self, entity: &VaultEntity) -> bool {
+        let is_shown = match entity.state {
+            VaultState::Creating => false,
+            VaultState::Active => true,
+            VaultState::Deleting | VaultState::Deleted => self.with_deleted,
+        };
+        is_shown && entity.vault.vault != VaultId(0)
+    }
+}
+
+/// Up to `limit` vaults of a list, after `after`; `None` if the directory here holds only a part.
+fn vaults_to_list(
+    context: &NodeContext,
+    wanted: Listed,
     mut after: Option<VaultRef>,
     limit: usize,
 ) -> Option<Vec<VaultEntity>> {
     let directory = context.directory.current();
     let mut found = Vec::new();
     loop {
-        let step = directory.vaults(after, namespace, STEP)?;
+        let step = directory.vaults(after, wanted.namespace, STEP)?;
         after = step.last().map(|last| last.vault);
         let is_last = step.len() < STEP;
-        let listed = step.into_iter().filter(|entity| {
-            entity.vault.vault != VaultId(0) && entity.state == VaultState::Active
-        });
+        let listed = step.into_iter().filter(|entity| wanted.shows(entity));
         found.extend(listed.take(limit - found.len()));
         if is_last || found.len() == limit {
             return Some(found);
@@ -339,17 +385,18 @@ fn wire_vault(
     group: GroupId,
     row: Option<&VaultRow>,
 ) -> v1::GetVaultResponse {
+    let entity = match context.directory.current().vault(vault) {
+        VaultLookup::Known(entity) => Some(entity),
+        VaultLookup::Absent | VaultLookup::NotCached => None,
+    };
     let status = match row.map(|row| row.status) {
+        _ if entity.as_ref().is_some_and(is_deleted) => v1::VaultStatus::Deleted,
         None | Some(VaultStatus::Active) => v1::VaultStatus::Active,
         Some(VaultStatus::ReadOnly) => v1::VaultStatus::ReadOnly,
         Some(VaultStatus::Deleted) => v1::VaultStatus::Deleted,
     };
     let leader = context.shard.leader(group).and_then(|(_, _, leader)| leader);
     let leader = leader.or_else(|| context.leaders.leader(group));
-    let policy = match context.directory.current().vault(vault) {
-        VaultLookup::Known(entity) => Some(wire_retention(&entity)),
-        VaultLookup::Absent | VaultLookup::NotCached => None,
-    };
     v1::GetVaultResponse {
         namespace_id: Some(vault.namespace.into()),
         vault_id: Some(vault.vault.into()),
@@ -358,7 +405,7 @@ fn wire_vault(
         nodes: members(context, group),
         leader: leader.map(|node| v1::NodeId { id: node_name(context, node) }),
         status: status.into(),
-        retention_policy: policy,
+        retention_policy: entity.as_ref().map(wire_retention),
     }
 }
 
@@ -389,6 +436,25 @@ fn retention(policy: Option<&v1::BlockRetentionPolicy>) -> Result<Retention, Fai
     }
 }
 
+/// Checks a wish for so many replicas of a vault: 0, the cluster's setting, or what its shards have. Read from the
+/// rows of the directory's leader.
+fn check_replication_factor(context: &NodeContext, wanted: u32) -> Result<(), Failure> {
+    let entity = context.reader.entity(VaultRef::SYSTEM, REPLICATION_FACTOR_KEY);
+    let entity = entity.map_err(query_failure)?;
+    let setting = entity.and_then(|entity| SettingEntity::decode(&entity.value).ok());
+    let setting = setting.map(|setting| setting.value);
+    let shards = context.directory.current().shards();
+    let data_shards = shards.iter().filter(|shard| shard.id != GroupId::SYSTEM);
+    let mut replicas = data_shards.map(|shard| shard.voter_sets()[0].len() as u64);
+    let wanted = u64::from(wanted);
+    if wanted == 0 || setting == Some(wanted) || replicas.any(|count| count == wanted) {
+        return Ok(());
+    }
+    let setting = setting.map_or_else(String::new, |setting| format!(" or {setting}"));
+    let problem = format!("must be 0{setting}: a vault has the replicas of its shard");
+    Err(Failure::field("replication_factor", problem))
+}
+
 /// The id that a request chose for a new vault, if it did.
 fn chosen_vault(wire: Option<v1::VaultId>) -> Result<Option<VaultId>, Failure> {
     match wire {
@@ -401,7 +467,7 @@ fn chosen_vault(wire: Option<v1::VaultId>) -> Result<Option<VaultId>, Failure> {
 }
 
 /// A namespace that a request may change.
-fn writable_namespace(wire: Option<v1::NamespaceId>) -> Result<NamespaceId, Failure> {
+pub(super) fn writable_namespace(wire: Option<v1::NamespaceId>) -> Result<NamespaceId, Failure> {
     Ok(ids::writable_vault_ref(wire, None)?.namespace)
 }
 

@@ -132,7 +132,7 @@ pub(super) fn check_owner(call: &Call, owner: Owner) -> Result<(), Failure> {
     match row.status {
         VaultStatus::Active => Ok(()),
         VaultStatus::ReadOnly => Err(Failure::VaultUnavailable(owner.vault)),
-        VaultStatus::Deleted => Err(Failure::DeletedVault(owner.vault)),
+        VaultStatus::Deleted => Err(Failure::deleted(owner.vault)),
     }
 }
 
@@ -172,6 +172,7 @@ pub(super) fn result_of(
         Ok(applied) => match applied.result {
             CommandResult::WrongShard { owner_epoch } => Err(Failure::WrongShard { owner_epoch }),
             CommandResult::UnknownVault => Err(Failure::UnknownVault(owner.vault)),
+            CommandResult::VaultDeleted => Err(Failure::deleted(owner.vault)),
             result => Ok(result),
         },
         Err(refusal) => Err(call.refused(owner.group, refusal)),

@@ -92,6 +92,34 @@ fn writes_and_reads(tool: &Tool<'_>) {
     assert_eq!(heights, [1, 2]);
 }
 
+/// Resources by type; and a namespace that is deleted with its vault, of which nothing but its number stays.
+fn resources_and_deletions(tool: &Tool<'_>) {
+    tool.says("namespace create short-lived");
+    tool.says("vault create -n short-lived");
+    tool.says(
+        "put -n short-lived -v 1 doc:1#viewer@user:ann doc:1#editor@user:ann doc:2#viewer@user:bob",
+    );
+    let listed = tool.says("list resources -n short-lived -v 1 doc --linearizable");
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["doc:1", "doc:2"]);
+    let said = tool.fails("namespace delete short-lived", 1);
+    assert!(said.contains("NAMESPACE_NOT_EMPTY"), "{said}");
+    let checked = tool.json("vault check-integrity -n short-lived -v 1 --full");
+    let checked = checked.as_array().unwrap();
+    assert_eq!(checked.len(), 3);
+    assert!(checked.iter().all(|one| one["healthy"] == true), "{checked:?}");
+    let members = tool.json("cluster info");
+    assert_eq!(members["members"].as_array().unwrap().len(), 3);
+    let first = tool.json("vault delete -n short-lived -v 1");
+    assert_eq!(tool.json("vault delete -n short-lived -v 1"), first);
+    let said = tool.fails("put -n short-lived -v 1 --key a --value b", 1);
+    assert!(said.contains("VAULT_DELETED"), "{said}");
+    let listed = tool.json("vault list -n short-lived --deleted");
+    assert_eq!(listed[0]["status"], "deleted");
+    tool.says("namespace delete short-lived");
+    let said = tool.fails("namespace get short-lived", 1);
+    assert!(said.contains("NAMESPACE_NOT_FOUND"), "{said}");
+}
+
 /// Receipts, checkpoints, lists and histories, proved; and saved ones checked with no cluster in reach.
 fn the_past_is_proved(tool: &Tool<'_>) {
     let place = "-n acme -v 1";
@@ -166,6 +194,7 @@ async fn the_command_line_tool_does_its_work_from_end_to_end() {
     let folder = cluster.directory("tool");
     let tool = Tool { folder: &folder, endpoints: cluster.addresses().join(",") };
     writes_and_reads(&tool);
+    resources_and_deletions(&tool);
     proofs_are_checked_offline(&tool);
     the_past_is_proved(&tool);
     nodes_are_shown(&tool, &["ready", "ready", "ready"]);

@@ -52,6 +52,11 @@ async fn reads_as_empty(node: &Node, vault: VaultRef) {
     let request = list_relationships(vault);
     let answer = node.reads().list_relationships(request).await.unwrap().into_inner();
     assert_eq!(answer, v1::ListRelationshipsResponse::default());
+    let resource_type = "doc".to_owned();
+    let request =
+        v1::ListResourcesRequest { namespace_id, vault_id, resource_type, ..Default::default() };
+    let answer = node.reads().list_resources(request).await.unwrap().into_inner();
+    assert_eq!(answer, v1::ListResourcesResponse::default());
     let request = v1::GetTipRequest { namespace_id, vault_id };
     let answer = node.reads().get_tip(request).await.unwrap().into_inner();
     assert_eq!(answer, v1::GetTipResponse::default());
@@ -149,7 +154,7 @@ async fn pages_of_vaults(nodes: &[Node], first: usize) -> Vec<v1::GetVaultRespon
     let mut page_token = None;
     for page in 0.. {
         let request =
-            v1::ListVaultsRequest { page_size: Some(PAGE_ITEMS), page_token, namespace_id: None };
+            v1::ListVaultsRequest { page_size: Some(PAGE_ITEMS), page_token, ..Default::default() };
         let node = &nodes[(first + page) % nodes.len()];
         let answer = node.admin().list_vaults(request).await.unwrap().into_inner();
         assert!(answer.vaults.len() <= PAGE_ITEMS as usize);
@@ -167,7 +172,8 @@ async fn pages_of_namespaces(nodes: &[Node], first: usize) -> Vec<v1::GetNamespa
     let mut found = Vec::new();
     let mut page_token = None;
     for page in 0.. {
-        let request = v1::ListNamespacesRequest { page_size: PAGE_ITEMS, page_token };
+        let request =
+            v1::ListNamespacesRequest { page_size: PAGE_ITEMS, page_token, ..Default::default() };
         let node = &nodes[(first + page) % nodes.len()];
         let answer = node.admin().list_namespaces(request).await.unwrap().into_inner();
         assert!(answer.namespaces.len() <= PAGE_ITEMS as usize);

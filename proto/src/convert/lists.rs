@@ -34,6 +34,16 @@ pub enum ListOf {
     },
 }
 
+/// Checks what stands before the first colon of resources: a legal string without a colon.
+pub fn resource_type(text: &str) -> Result<(), ConvertError> {
+    let field = "resource_type";
+    check_client_string(field, text)?;
+    match text.contains(TYPE_END) {
+        true => Err(ConvertError::IllegalCharacter { field, character: TYPE_END }),
+        false => Ok(()),
+    }
+}
+
 impl ListOf {
     /// Checks the parts: legal strings, a type without a colon, a prefix that state keys can have.
     pub fn check(&self) -> Result<(), ConvertError> {
@@ -45,13 +55,7 @@ impl ListOf {
                 check_client_string("resource", resource)?;
                 check_optional("relation", relation.as_deref())?;
             }
-            ListOf::ResourceType(resource_type) => {
-                let field = "resource_type";
-                check_client_string(field, resource_type)?;
-                if resource_type.contains(TYPE_END) {
-                    return Err(ConvertError::IllegalCharacter { field, character: TYPE_END });
-                }
-            }
+            ListOf::ResourceType(resource_type) => self::resource_type(resource_type)?,
             ListOf::Subject { subject, resource } => {
                 check_client_string("subject", subject)?;
                 check_optional("resource", resource.as_deref())?;

@@ -157,8 +157,10 @@ pub enum CommandResult {
         /// The epoch that this replica's row knows.
         owner_epoch: Option<OwnerEpoch>,
     },
-    /// There is no such vault here, or it is deleted.
+    /// There is no such vault here.
     UnknownVault,
+    /// The vault is deleted, by this command or an earlier one.
+    VaultDeleted,
 }
 
 /// An answer and the command it belongs to.

@@ -4,6 +4,7 @@
 //! handled: that is [`crate::apply`]'s work.
 
 pub mod create_vault;
+pub mod delete_vault;
 pub mod record_checkpoint;
 pub mod system;
 pub mod write;

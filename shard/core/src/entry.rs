@@ -69,6 +69,8 @@ pub enum CommandKind {
     System = 3,
     /// A signed checkpoint of a vault's log.
     RecordCheckpoint = 4,
+    /// The end of a vault.
+    DeleteVault = 6,
 }
 
 impl CommandKind {
@@ -79,6 +81,7 @@ impl CommandKind {
             2 => Some(CommandKind::CreateVault),
             3 => Some(CommandKind::System),
             4 => Some(CommandKind::RecordCheckpoint),
+            6 => Some(CommandKind::DeleteVault),
             _ => None,
         }
     }

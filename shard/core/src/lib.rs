@@ -9,6 +9,7 @@ pub mod boot;
 pub mod command;
 pub mod effects;
 pub mod entry;
+pub mod integrity;
 mod log_cache;
 mod node_core;
 pub mod query;

@@ -8,6 +8,7 @@ mod expiry;
 mod list;
 mod past;
 mod past_trees;
+mod resources;
 mod state_proof;
 mod version;
 
@@ -16,7 +17,7 @@ use ledger_types::{StateKey, VaultRef};
 use thiserror::Error;
 
 use crate::apply::vault_state::{stored_header, stored_vault_row};
-use crate::rows::{ClientRow, VaultRow, VaultStatus, session_client_key};
+use crate::rows::{ClientRow, VaultRow, session_client_key};
 use crate::view::{Family, StateView};
 
 pub use block::{
@@ -26,13 +27,14 @@ pub use expiry::{Expiry, expiry};
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
 pub use past::{PAST_KEYS_MAX, PastTree};
 pub use past_trees::PastTrees;
+pub use resources::{ResourceQuery, resources};
 pub(crate) use state_proof::StateAt;
 pub use state_proof::{ListRequest, LogSizes, ProvedKey, ProvedList, StateProof};
 
 /// Why a read has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum QueryError {
-    /// There is no such vault here, or it is deleted.
+    /// There is no such vault here.
     #[error("the vault is unknown")]
     UnknownVault,
     /// The height is below what is kept or beyond the tip.
@@ -86,10 +88,10 @@ pub struct Relationship {
     pub created_height: u64,
 }
 
-/// The row of a vault that exists and is not deleted.
+/// The row of a vault that has one here. A deleted vault keeps its rows and can be read like any other: who
+/// serves clients looks at the row's status first.
 pub fn vault_row(view: &dyn StateView, vault: VaultRef) -> Result<VaultRow, QueryError> {
-    let row = stored_vault_row(view, vault)?.ok_or(QueryError::UnknownVault)?;
-    if row.status == VaultStatus::Deleted { Err(QueryError::UnknownVault) } else { Ok(row) }
+    stored_vault_row(view, vault)?.ok_or(QueryError::UnknownVault)
 }
 
 /// The height to read at: the one asked for, if it is kept, else the tip.

@@ -122,6 +122,9 @@ pub(crate) enum Command {
     Trust(TrustCommand),
     /// Nodes and groups.
     Status(StatusOptions),
+    /// The cluster as the directory lists it.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Namespaces.
     #[command(subcommand)]
     Namespace(NamespaceCommand),
@@ -266,6 +269,8 @@ pub(crate) enum ListCommand {
     Entities(ListEntitiesOptions),
     /// Relationships by resource, relation or subject.
     Relationships(ListRelationshipsOptions),
+    /// Resources of a type that have a relationship, each once.
+    Resources(ListResourcesOptions),
 }
 
 #[derive(Args, Debug)]
@@ -354,7 +359,17 @@ pub(crate) struct ListRelationshipsOptions {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct ListScope {
+pub(crate) struct ListResourcesOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// What stands before the first colon of the resources.
+    pub(crate) resource_type: String,
+    #[command(flatten)]
+    pub(crate) page: ListPages,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListPages {
     /// Most items shown; 0 means all.
     #[arg(long, default_value_t = 0)]
     pub(crate) limit: usize,
@@ -364,6 +379,12 @@ pub(crate) struct ListScope {
     /// Show every write acknowledged before now.
     #[arg(long)]
     pub(crate) linearizable: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListScope {
+    #[command(flatten)]
+    pub(crate) page: ListPages,
     /// Check the proof that every item is there and none is missing.
     #[arg(long)]
     pub(crate) verified: bool,
@@ -454,6 +475,12 @@ pub(crate) struct StatusOptions {
 }
 
 #[derive(Subcommand, Debug)]
+pub(crate) enum ClusterCommand {
+    /// Show its members.
+    Info,
+}
+
+#[derive(Subcommand, Debug)]
 pub(crate) enum NamespaceCommand {
     /// Make a namespace.
     Create {
@@ -461,12 +488,30 @@ pub(crate) enum NamespaceCommand {
         name: String,
     },
     /// List all namespaces.
-    List,
+    List {
+        /// Deleted ones too.
+        #[arg(long)]
+        deleted: bool,
+    },
+    /// Delete a namespace whose vaults are deleted. Its number is never used again; its name is free.
+    Delete {
+        /// Its number or name.
+        namespace: String,
+    },
     /// Show one.
     Get {
         /// Its number or name.
         namespace: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VaultCheckOptions {
+    #[command(flatten)]
+    pub(crate) vault: VaultChoice,
+    /// Look at all transactions, and carry all blocks out again.
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -485,6 +530,20 @@ pub(crate) enum VaultCommand {
         /// The namespace, by number or name.
         #[arg(long, short = 'n', env = "LEDGER_NAMESPACE")]
         namespace: Option<String>,
+        /// Deleted ones too.
+        #[arg(long)]
+        deleted: bool,
+    },
+    /// Have every node compare what it stores of a vault with itself.
+    CheckIntegrity(VaultCheckOptions),
+    /// Delete one. Its number is never used again.
+    Delete {
+        /// The namespace, by number or name.
+        #[arg(long, short = 'n', env = "LEDGER_NAMESPACE")]
+        namespace: String,
+        /// The vault. It has to be named: the environment's is not taken.
+        #[arg(long, short = 'v')]
+        vault: u64,
     },
     /// Show one.
     Get(VaultChoice),

@@ -3,6 +3,7 @@
 mod audit;
 mod audit_report;
 mod checkpoint;
+mod cluster;
 mod export;
 pub(crate) mod get;
 mod history;
@@ -16,7 +17,7 @@ mod trust;
 pub(crate) mod verify;
 mod watch;
 
-use crate::args::{Arguments, Command, WorkloadCommand};
+use crate::args::{Arguments, ClusterCommand, Command, WorkloadCommand};
 use crate::failure::Failure;
 use crate::workload;
 
@@ -38,6 +39,7 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit(options) => audit::run(options, global).await,
         Command::Trust(command) => trust::run(command, global).await,
         Command::Status(options) => status::run(options, global).await,
+        Command::Cluster(ClusterCommand::Info) => cluster::info(global).await,
         Command::Namespace(command) => registry::namespace(command, global).await,
         Command::Vault(command) => registry::vault(command, global).await,
         Command::Workload(WorkloadCommand::Run(options)) => workload::run(options, global).await,

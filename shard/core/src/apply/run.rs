@@ -20,9 +20,10 @@ use super::sessions::SessionLimits;
 use super::vault_state::{Born, VaultState, born};
 use super::{Applier, ApplyConfig, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBlock};
 use crate::command::create_vault::CreateVaultCommand;
+use crate::command::delete_vault::DeleteVaultCommand;
 use crate::command::record_checkpoint::RecordCheckpointCommand;
 use crate::command::write::PreparedWrite;
-use crate::command::{record_checkpoint, system, write};
+use crate::command::{delete_vault, record_checkpoint, system, write};
 use crate::effects::{Committed, MembersChanged};
 use crate::entry::{CommandKind, EntryData, EntryKind, FEATURE_LEVEL, LogEntry};
 use crate::rows::{GroupRow, OwnedRow, OwnedState, VaultStatus, group_row_key, owned_row_key};
@@ -50,6 +51,7 @@ struct PlannedCommand {
 enum Action {
     Write(PreparedWrite),
     CreateVault,
+    DeleteVault,
     System(Vec<u8>),
     RecordCheckpoint(RecordCheckpointCommand),
 }
@@ -294,6 +296,10 @@ fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Acti
             CreateVaultCommand::decode(body)?;
             Action::CreateVault
         }
+        CommandKind::DeleteVault => {
+            DeleteVaultCommand::decode(body)?;
+            Action::DeleteVault
+        }
         CommandKind::System => Action::System(body.to_vec()),
         CommandKind::RecordCheckpoint => {
             Action::RecordCheckpoint(RecordCheckpointCommand::decode(body)?)
@@ -371,7 +377,9 @@ impl PartRun<'_> {
         let vault = round.vault();
         let is_directory = self.group == GroupId::SYSTEM && vault == VaultRef::SYSTEM;
         let is_legal = match command.action {
-            Action::Write(_) | Action::CreateVault => vault.namespace != VaultRef::SYSTEM.namespace,
+            Action::Write(_) | Action::CreateVault | Action::DeleteVault => {
+                vault.namespace != VaultRef::SYSTEM.namespace
+            }
             Action::System(_) => is_directory,
             Action::RecordCheckpoint(_) => {
                 vault.namespace != VaultRef::SYSTEM.namespace || is_directory
@@ -395,7 +403,7 @@ impl PartRun<'_> {
         if (row.owner, row.owner_epoch) != (self.group, command.owner_epoch) {
             return Ok(Some(CommandResult::WrongShard { owner_epoch: Some(row.owner_epoch) }));
         }
-        Ok((row.status == VaultStatus::Deleted).then_some(CommandResult::UnknownVault))
+        Ok((row.status == VaultStatus::Deleted).then_some(CommandResult::VaultDeleted))
     }
 
     fn command(
@@ -420,6 +428,7 @@ impl PartRun<'_> {
                 let ApplyOutput { rows, checkpoints, .. } = output;
                 Ok(record_checkpoint::apply(command, round, rows, checkpoints))
             }
+            Action::DeleteVault => Ok(delete_vault::apply(round)),
             Action::CreateVault => {
                 if round.state().is_none() {
                     create_vault(

@@ -19,23 +19,31 @@ mod bundle_link;
 mod create_namespace;
 mod create_shards;
 mod create_vault;
+mod delete_namespace;
+mod delete_vault;
 mod draft;
 pub mod entity;
 mod found;
 mod members;
+mod refusal;
 mod register_node;
 #[cfg(test)]
 mod script;
 mod vault_active;
+mod vault_deleted;
 
 pub use bundle_link::{BUNDLE_LINK_BYTES_MAX, StoreBundleLink};
 pub use create_namespace::{CreateNamespace, check_namespace_name};
 pub use create_shards::{CreateShards, SHARDS_PER_COMMAND_MAX};
 pub use create_vault::{CreateVault, Retention};
+pub use delete_namespace::{DeleteNamespace, LIVE_VAULTS_COUNTED_MAX};
+pub use delete_vault::DeleteVault;
 pub use found::{FIRST_BUNDLE, FOUNDERS_MAX, Found, Founder};
 pub use members::{FinishReplacement, ReplaceReplica};
+pub use refusal::SystemRefusal;
 pub use register_node::RegisterNode;
 pub use vault_active::VaultActive;
+pub use vault_deleted::VaultDeleted;
 
 use draft::Draft;
 
@@ -144,6 +152,25 @@ pub enum SystemResult {
         /// Its owner epoch.
         owner_epoch: OwnerEpoch,
     },
+    /// The vault is deleted, now or before. Its shard may still have to end it.
+    VaultDeleting {
+        /// The vault.
+        vault: VaultRef,
+        /// When it was deleted, Unix nanoseconds.
+        deleted_at_ns: u64,
+    },
+    /// The namespace is deleted, now or before. The shard of its own entities may still have to end them.
+    NamespaceDeleting {
+        /// The namespace.
+        namespace: NamespaceId,
+        /// When it was deleted, Unix nanoseconds.
+        deleted_at_ns: u64,
+    },
+    /// The vault's shard has ended it.
+    VaultDeleted {
+        /// The vault.
+        vault: VaultRef,
+    },
     /// The shard is to take in a replica.
     ReplacementBegun {
         /// The shard.
@@ -169,176 +196,6 @@ pub enum SystemResult {
     Refused(SystemRefusal),
 }
 
-/// Why a directory command changes nothing. Codes and data only: every replica answers the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum SystemRefusal {
-    /// The cluster is not founded yet.
-    #[error("the cluster is not founded yet")]
-    NotFounded,
-    /// The cluster was founded before.
-    #[error("cluster {cluster} was founded before")]
-    AlreadyFounded {
-        /// The cluster.
-        cluster: ClusterId,
-    },
-    /// Without the node that has the name a shard would be left without a majority, for good.
-    #[error(
-        "without node {node} shard {shard} would lose its majority for good; bring back a disk, or take \
-         another name"
-    )]
-    MajorityAtRisk {
-        /// The node that has the name.
-        node: NodeId,
-        /// The shard.
-        shard: GroupId,
-    },
-    /// The store is registered under another name.
-    #[error("the store is registered under another name, as node {node}")]
-    StoreTaken {
-        /// The node that it is.
-        node: NodeId,
-    },
-    /// The node's store is known with another public key.
-    #[error("node {node} is registered with another public key")]
-    PublicKeyChanged {
-        /// The node.
-        node: NodeId,
-    },
-    /// Another node has the public key.
-    #[error("the public key belongs to node {node}")]
-    PublicKeyTaken {
-        /// The node that has it.
-        node: NodeId,
-    },
-    /// The node was taken out of the cluster.
-    #[error("node {node} was removed from the cluster")]
-    NodeRemoved {
-        /// The node.
-        node: NodeId,
-    },
-    /// There is no active node to put a shard on.
-    #[error("no node can take a shard")]
-    NoNode,
-    /// There is no data shard.
-    #[error("there is no data shard yet")]
-    NoShard,
-    /// The wanted shard is not a data shard of this cluster.
-    #[error("shard {shard} is not a data shard of this cluster")]
-    UnknownShard {
-        /// The wanted shard.
-        shard: GroupId,
-    },
-    /// Another namespace has the name.
-    #[error("the name belongs to namespace {namespace}")]
-    NamespaceNameTaken {
-        /// The namespace that has it.
-        namespace: NamespaceId,
-    },
-    /// There is no such namespace.
-    #[error("namespace {namespace} does not exist")]
-    UnknownNamespace {
-        /// The namespace.
-        namespace: NamespaceId,
-    },
-    /// The namespace is deleted or being deleted; its id is never used again.
-    #[error("namespace {namespace} is deleted")]
-    NamespaceDeleted {
-        /// The namespace.
-        namespace: NamespaceId,
-    },
-    /// There is no such vault.
-    #[error("vault {vault} does not exist")]
-    UnknownVault {
-        /// The vault.
-        vault: VaultRef,
-    },
-    /// The vault is deleted or being deleted; its id is never used again.
-    #[error("vault {vault} is deleted")]
-    VaultDeleted {
-        /// The vault.
-        vault: VaultRef,
-    },
-    /// The vault's owner changed since the command was made.
-    #[error("vault {vault} is at owner epoch {current}")]
-    OtherOwnerEpoch {
-        /// The vault.
-        vault: VaultRef,
-        /// Its owner epoch.
-        current: OwnerEpoch,
-    },
-    /// No id is left.
-    #[error("no id is left")]
-    IdsExhausted,
-    /// There is no such shard, `_system` included.
-    #[error("shard {shard} is not a shard of this cluster")]
-    NoSuchShard {
-        /// The wanted shard.
-        shard: GroupId,
-    },
-    /// The shard has no such replica.
-    #[error("shard {shard} has no replica {incarnation}")]
-    NoSuchReplica {
-        /// The shard.
-        shard: GroupId,
-        /// The wanted replica.
-        incarnation: Incarnation,
-    },
-    /// The replica is not on its way out of the shard.
-    #[error("replica {incarnation} of shard {shard} is not leaving")]
-    ReplicaStays {
-        /// The shard.
-        shard: GroupId,
-        /// The replica.
-        incarnation: Incarnation,
-    },
-    /// The shard's entity changed since the command was made.
-    #[error("shard {shard} is at epoch {current}")]
-    OtherShardEpoch {
-        /// The shard.
-        shard: GroupId,
-        /// Its epoch.
-        current: u64,
-    },
-    /// Another change of the shard's members has to end first.
-    #[error("the members of shard {shard} are changing")]
-    ShardChanging {
-        /// The shard.
-        shard: GroupId,
-    },
-    /// The shard lists as many replicas as it may.
-    #[error("shard {shard} has no room for another replica")]
-    ShardFull {
-        /// The shard.
-        shard: GroupId,
-    },
-    /// There is no such node.
-    #[error("node {node} does not exist")]
-    UnknownNode {
-        /// The node.
-        node: NodeId,
-    },
-    /// The node is draining or removed.
-    #[error("node {node} takes no replicas")]
-    NodeNotActive {
-        /// The node.
-        node: NodeId,
-    },
-    /// A node has at most one replica of a shard.
-    #[error("shard {shard} has a replica on node {node} already")]
-    ReplicaExists {
-        /// The shard.
-        shard: GroupId,
-        /// The node.
-        node: NodeId,
-    },
-    /// There is no such trust bundle, or it is the first, which nothing vouches for.
-    #[error("no trust bundle {sequence} needs a link")]
-    UnknownBundle {
-        /// The bundle.
-        sequence: u64,
-    },
-}
-
 /// A change of the directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SystemCommand {
@@ -354,6 +211,12 @@ pub enum SystemCommand {
     CreateVault(CreateVault),
     /// Records that a vault has its first block.
     VaultActive(VaultActive),
+    /// Ends a vault for clients; its shard then ends it for good.
+    DeleteVault(DeleteVault),
+    /// Ends a namespace without vaults.
+    DeleteNamespace(DeleteNamespace),
+    /// Records that a vault's shard has ended it.
+    VaultDeleted(VaultDeleted),
     /// Gives a replica's place in a shard to another node.
     ReplaceReplica(ReplaceReplica),
     /// Records that a shard's group has its new voters.
@@ -371,6 +234,9 @@ const KIND_VAULT_ACTIVE: u8 = 6;
 const KIND_REPLACE_REPLICA: u8 = 7;
 const KIND_FINISH_REPLACEMENT: u8 = 8;
 const KIND_STORE_BUNDLE_LINK: u8 = 9;
+const KIND_DELETE_VAULT: u8 = 10;
+const KIND_DELETE_NAMESPACE: u8 = 11;
+const KIND_VAULT_DELETED: u8 = 12;
 
 impl SystemCommand {
     /// The command's bytes. Errors if a field breaks its rule, so that no such command enters the log,
@@ -408,6 +274,19 @@ impl SystemCommand {
                 out.u8(KIND_VAULT_ACTIVE);
                 command.write(&mut out);
             }
+            SystemCommand::DeleteVault(command) => {
+                command.check()?;
+                out.u8(KIND_DELETE_VAULT);
+                command.write(&mut out);
+            }
+            SystemCommand::DeleteNamespace(command) => {
+                out.u8(KIND_DELETE_NAMESPACE);
+                command.write(&mut out);
+            }
+            SystemCommand::VaultDeleted(command) => {
+                out.u8(KIND_VAULT_DELETED);
+                command.write(&mut out);
+            }
             SystemCommand::ReplaceReplica(command) => {
                 out.u8(KIND_REPLACE_REPLICA);
                 command.write(&mut out);
@@ -437,6 +316,11 @@ impl SystemCommand {
             }
             KIND_CREATE_VAULT => SystemCommand::CreateVault(CreateVault::read(&mut reader)?),
             KIND_VAULT_ACTIVE => SystemCommand::VaultActive(VaultActive::read(&mut reader)?),
+            KIND_DELETE_VAULT => SystemCommand::DeleteVault(DeleteVault::read(&mut reader)?),
+            KIND_DELETE_NAMESPACE => {
+                SystemCommand::DeleteNamespace(DeleteNamespace::read(&mut reader)?)
+            }
+            KIND_VAULT_DELETED => SystemCommand::VaultDeleted(VaultDeleted::read(&mut reader)?),
             KIND_REPLACE_REPLICA => {
                 SystemCommand::ReplaceReplica(ReplaceReplica::read(&mut reader)?)
             }
@@ -468,6 +352,9 @@ pub fn plan(body: &[u8], time_ns: u64, view: &dyn EntityView) -> Result<Planned,
         SystemCommand::CreateNamespace(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::CreateVault(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::VaultActive(command) => command.plan(&mut draft)?,
+        SystemCommand::DeleteVault(command) => command.plan(time_ns, &mut draft)?,
+        SystemCommand::DeleteNamespace(command) => command.plan(time_ns, &mut draft)?,
+        SystemCommand::VaultDeleted(command) => command.plan(&mut draft)?,
         SystemCommand::ReplaceReplica(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::FinishReplacement(command) => command.plan(time_ns, &mut draft)?,
         SystemCommand::StoreBundleLink(command) => command.plan(&mut draft)?,

@@ -145,7 +145,7 @@ pub fn relationships(
 }
 
 /// Collects items until a limit is met, then learns whether there is one more.
-struct PageBuilder<T> {
+pub(super) struct PageBuilder<T> {
     height: u64,
     items: Vec<T>,
     items_max: usize,
@@ -155,7 +155,7 @@ struct PageBuilder<T> {
 }
 
 impl<T> PageBuilder<T> {
-    fn new(height: u64, limits: PageLimits<'_>) -> PageBuilder<T> {
+    pub(super) fn new(height: u64, limits: PageLimits<'_>) -> PageBuilder<T> {
         let PageLimits { items_max, bytes_max, .. } = limits;
         assert!(items_max > 0, "a page has room for an item");
         let (items, last_key) = (Vec::new(), Vec::new());
@@ -163,16 +163,17 @@ impl<T> PageBuilder<T> {
         PageBuilder { height, items, items_max, bytes_left, last_key, has_more: false }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.items.len() == self.items_max
     }
 
-    fn end(&mut self) -> ControlFlow<()> {
+    pub(super) fn end(&mut self) -> ControlFlow<()> {
         self.has_more = true;
         ControlFlow::Break(())
     }
 
-    fn offer(&mut self, key: &[u8], item: T, bytes: usize) -> ControlFlow<()> {
+    /// Takes an item, whose key becomes the next page's cursor if it is the last one.
+    pub(super) fn offer(&mut self, key: &[u8], item: T, bytes: usize) -> ControlFlow<()> {
         let bytes = bytes + ITEM_BYTES;
         if bytes > self.bytes_left && !self.items.is_empty() {
             return self.end();
@@ -184,7 +185,7 @@ impl<T> PageBuilder<T> {
         ControlFlow::Continue(())
     }
 
-    fn finish(self) -> Page<T> {
+    pub(super) fn finish(self) -> Page<T> {
         let next = self.has_more.then_some(self.last_key);
         Page { height: self.height, items: self.items, next }
     }

@@ -1,12 +1,14 @@
 //! Reads at every height, compared with what was there when the height was the tip.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_proof::{Tile, block_log, hash, rfc9162};
 use ledger_types::{Digest, Operation, StateKey, VaultRef};
 
 use super::*;
 use crate::apply::tests_harness::*;
+use crate::view::MemoryRows;
 
 const ALL: PageLimits<'static> = PageLimits { after: None, items_max: 10_000, bytes_max: 1 << 20 };
 
@@ -139,6 +141,88 @@ fn filters_and_prefixes_select_and_keep_the_order() {
                     assert_eq!(found, wanted, "{resource:?} {relation:?} {subject:?}");
                 }
             }
+        }
+    }
+}
+
+fn resource_query(resource_type: &str, at_height: Option<u64>) -> ResourceQuery<'_> {
+    ResourceQuery { vault: vault(), resource_type, at_height }
+}
+
+/// The resources of a type in a list of relationships, each once.
+fn resources_of(related: &[Relationship], resource_type: &str) -> Vec<String> {
+    let prefix = format!("{resource_type}:");
+    let names = related.iter().map(|one| one.resource.clone());
+    names.filter(|name| name.starts_with(&prefix)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn resources_are_listed_once_at_every_height() {
+    let (machine, states) = history();
+    for (height, (_, related)) in (0u64..).zip(&states) {
+        for items_max in [1, 2, 10_000] {
+            let query = resource_query("doc", Some(height));
+            let listed =
+                paged(items_max, |limits| resources(&machine.rows, query, limits).unwrap());
+            assert_eq!(listed, resources_of(related, "doc"), "height {height}");
+        }
+    }
+    let tip =
+        paged(2, |limits| resources(&machine.rows, resource_query("doc", None), limits).unwrap());
+    assert!(tip.len() > 2 && tip == resources_of(&states[60].1, "doc"), "{tip:?}");
+    for other in ["do", "docs", "user"] {
+        let page = resources(&machine.rows, resource_query(other, None), ALL).unwrap();
+        assert_eq!((page.items, page.next), (Vec::new(), None), "{other}");
+    }
+}
+
+/// Rows with a count of how many of them were looked at.
+struct CountedRows<'a> {
+    rows: &'a MemoryRows,
+    read: Cell<usize>,
+}
+
+impl StateView for CountedRows<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
+        self.rows.get(family, key)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), ReadFault> {
+        self.rows.scan(family, from, to, &mut |key, row| {
+            self.read.set(self.read.get() + 1);
+            visit(key, row)
+        })
+    }
+}
+
+#[test]
+fn a_list_of_resources_steps_over_their_relationships() {
+    const SUBJECTS: usize = 2_000;
+    let mut machine = Machine::new();
+    let mut names = ["a", "a b", "a.1", "a:b", "z"].map(|name| format!("doc:{name}"));
+    names.sort();
+    for name in &names {
+        let grants: Vec<Operation> = (0..SUBJECTS)
+            .map(|number| relate(name, "viewer", &format!("user:{number:04}")))
+            .collect();
+        machine.commit(&grants);
+    }
+    // Others that the list must not wander into, and one that makes the tip another height.
+    machine.commit(&[relate("docs:1", "viewer", "user:1"), relate("do:1", "viewer", "user:1")]);
+    for at_height in [None, Some(names.len() as u64)] {
+        for items_max in [1, 2, 100] {
+            let view = CountedRows { rows: &machine.rows, read: Cell::new(0) };
+            let query = resource_query("doc", at_height);
+            let listed = paged(items_max, |limits| resources(&view, query, limits).unwrap());
+            assert_eq!(listed, names);
+            let read = view.read.get();
+            assert!(read < SUBJECTS / 2, "{read} rows for {} resources", names.len());
         }
     }
 }

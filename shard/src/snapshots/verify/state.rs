@@ -3,13 +3,13 @@
 //! Owns the root computed again from rows alone. Must never take a page's word for it: the tree is opened
 //! after the rows were checked, and compared with them.
 
-use ledger_proof::tree::bits;
 use ledger_proof::{Record, hash};
 use ledger_shard_core::apply::{Applier, ApplyConfig};
+use ledger_shard_core::integrity::StateRoot;
 use ledger_shard_core::query::QueryError;
 use ledger_shard_core::rows::{VaultRow, split_latest};
 use ledger_shard_core::view::Family;
-use ledger_types::{Digest, StateKey, VaultRef};
+use ledger_types::{StateKey, VaultRef};
 
 use super::super::error::{SnapshotError, VerifyError};
 use super::super::staged_rows::StagedRows;
@@ -51,37 +51,6 @@ pub(super) fn check(
         return Err(VerifyError::StateRoot(vault).into());
     }
     Ok(count)
-}
-
-/// The state tree's root from keys in ascending order: a stack of subtrees that wait for their right side,
-/// so that memory depends on the length of a key and not on their number.
-#[derive(Default)]
-struct StateRoot {
-    /// Bits that subtrees split on, ascending, with the hashes of their left sides.
-    waiting: Vec<(u16, Digest)>,
-    last: Option<(Box<[u8]>, Digest)>,
-}
-
-impl StateRoot {
-    fn push(&mut self, key: &[u8], record_hash: Digest) {
-        let leaf = hash::state_leaf(key, &record_hash);
-        if let Some((before, mut left)) = self.last.take() {
-            let bit = bits::first_difference(&before, key).expect("keys were found to ascend");
-            while let Some((above, first)) = self.waiting.pop_if(|(above, _)| *above > bit) {
-                left = hash::branch(above, &first, &left);
-            }
-            self.waiting.push((bit, left));
-        }
-        self.last = Some((key.into(), leaf));
-    }
-
-    fn finish(mut self) -> Digest {
-        let Some((_, mut right)) = self.last else { return hash::empty_root() };
-        while let Some((bit, left)) = self.waiting.pop() {
-            right = hash::branch(bit, &left, &right);
-        }
-        right
-    }
 }
 
 /// Opens a vault as a node would: block log, stored pages, and the blocks above their anchor; then looks up

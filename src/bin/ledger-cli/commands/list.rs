@@ -6,7 +6,8 @@ use ledger_types::VaultRef;
 use serde_json::json;
 
 use crate::args::{
-    Global, ListCommand, ListEntitiesOptions, ListRelationshipsOptions, ListScope, VaultChoice,
+    Global, ListCommand, ListEntitiesOptions, ListPages, ListRelationshipsOptions,
+    ListResourcesOptions, ListScope, VaultChoice,
 };
 use crate::commands::get::{age, key_name, needed, save};
 use crate::failure::Failure;
@@ -21,6 +22,7 @@ pub(crate) async fn run(command: &ListCommand, global: &Global) -> Result<(), Fa
     match command {
         ListCommand::Entities(options) => entities(options, global).await,
         ListCommand::Relationships(options) => relationships(options, global).await,
+        ListCommand::Resources(options) => resources(options, global).await,
     }
 }
 
@@ -31,8 +33,9 @@ async fn entities(options: &ListEntitiesOptions, global: &Global) -> Result<(), 
     }
     let client = session::connect(global).await?;
     let vault = session::vault(&client, &options.vault).await?;
-    let mut pages = client.list_entities(vault, &options.prefix, list_options(&options.common))?;
-    let mut left = limit(&options.common);
+    let mut pages =
+        client.list_entities(vault, &options.prefix, list_options(&options.common.page))?;
+    let mut left = limit(&options.common.page);
     while left > 0
         && let Some(page) = pages.next_page().await?
     {
@@ -61,8 +64,8 @@ async fn relationships(options: &ListRelationshipsOptions, global: &Global) -> R
         relation: options.relation.clone(),
         subject: options.subject.clone(),
     };
-    let mut pages = client.list_relationships(vault, filter, list_options(&options.common))?;
-    let mut left = limit(&options.common);
+    let mut pages = client.list_relationships(vault, filter, list_options(&options.common.page))?;
+    let mut left = limit(&options.common.page);
     while left > 0
         && let Some(page) = pages.next_page().await?
     {
@@ -71,6 +74,23 @@ async fn relationships(options: &ListRelationshipsOptions, global: &Global) -> R
                 "resource": item.resource, "relation": item.relation, "subject": item.subject,
             });
             output::line(global.format(), &names::show(item), &json);
+        }
+        left -= page.items.len().min(left);
+    }
+    Ok(())
+}
+
+async fn resources(options: &ListResourcesOptions, global: &Global) -> Result<(), Failure> {
+    let client = session::connect(global).await?;
+    let vault = session::vault(&client, &options.vault).await?;
+    let wanted = list_options(&options.page);
+    let mut pages = client.list_resources(vault, &options.resource_type, wanted)?;
+    let mut left = limit(&options.page);
+    while left > 0
+        && let Some(page) = pages.next_page().await?
+    {
+        for resource in page.items.iter().take(left) {
+            output::line(global.format(), resource, &json!({ "resource": resource }));
         }
         left -= page.items.len().min(left);
     }
@@ -99,26 +119,26 @@ async fn verified(
 ) -> Result<(), Failure> {
     let client = session::connect(global).await?;
     let vault = session::vault(&client, vault).await?;
-    let consistency = list_options(common).consistency;
-    let wanted = VerifiedOptions { consistency, min_height: 0, at_height: common.at_height };
+    let consistency = list_options(&common.page).consistency;
+    let wanted = VerifiedOptions { consistency, min_height: 0, at_height: common.page.at_height };
     let bundle = client.trust_bundle().await?;
     let rule = needed(&bundle);
     let format = global.format();
     if let Some(path) = &common.save_proof {
-        let list = client.whole_verified_list(vault, list, limit(common), wanted).await?;
+        let list = client.whole_verified_list(vault, list, limit(&common.page), wanted).await?;
         save(&list.saved_proof, path)?;
         list.items.iter().for_each(|item| show_item(format, item));
         show_end(format, (vault, list.items.len()), &list.block, &rule);
         return Ok(());
     }
-    let page_items = u32::try_from(limit(common).min(PAGE_ITEMS)).expect("pages are small");
+    let page_items = u32::try_from(limit(&common.page).min(PAGE_ITEMS)).expect("pages are small");
     let mut pages = client.verified_list(vault, list, page_items, wanted)?;
     let mut shown = 0;
     while let Some(page) = pages.next_page().await? {
-        let left = limit(common) - shown;
+        let left = limit(&common.page) - shown;
         page.iter().take(left).for_each(|item| show_item(format, item));
         shown += page.len().min(left);
-        if page.len() > left || (shown == limit(common) && !pages.is_complete()) {
+        if page.len() > left || (shown == limit(&common.page) && !pages.is_complete()) {
             eprintln!("verified so far; --limit leaves the rest of the list out");
             return Ok(());
         }
@@ -169,18 +189,18 @@ pub(crate) fn show_end(
     output::line(format, &text, &json);
 }
 
-fn list_options(common: &ListScope) -> ListOptions {
-    let page_items = limit(common).min(PAGE_ITEMS);
+fn list_options(page: &ListPages) -> ListOptions {
+    let page_items = limit(page).min(PAGE_ITEMS);
     ListOptions {
-        at_height: common.at_height,
+        at_height: page.at_height,
         page_items: u32::try_from(page_items).expect("pages are small"),
-        consistency: match common.linearizable {
+        consistency: match page.linearizable {
             true => Consistency::Linearizable,
             false => Consistency::Eventual,
         },
     }
 }
 
-fn limit(common: &ListScope) -> usize {
-    if common.limit == 0 { usize::MAX } else { common.limit }
+fn limit(page: &ListPages) -> usize {
+    if page.limit == 0 { usize::MAX } else { page.limit }
 }

@@ -3,7 +3,7 @@
 use ledger_client::{Namespace, Vault};
 use serde_json::{Value, json};
 
-use crate::args::{Global, NamespaceCommand, VaultCommand};
+use crate::args::{Global, NamespaceCommand, VaultChoice, VaultCommand};
 use crate::failure::Failure;
 use crate::{output, session};
 
@@ -20,8 +20,16 @@ pub(crate) async fn namespace(command: &NamespaceCommand, global: &Global) -> Re
             let json = json!({ "namespace": id.0, "name": name });
             output::facts(global.format(), &facts, &json);
         }
-        NamespaceCommand::List => {
-            let all = client.namespaces().await?;
+        NamespaceCommand::Delete { namespace } => {
+            let id = session::namespace(&client, namespace).await?;
+            let deleted_at_ns = client.delete_namespace(id).await?;
+            show_deletion("namespace", &id.to_string(), deleted_at_ns, global);
+        }
+        NamespaceCommand::List { deleted } => {
+            let all = match deleted {
+                true => client.namespaces_with_deleted().await?,
+                false => client.namespaces().await?,
+            };
             let json: Vec<Value> = all.iter().map(namespace_json).collect();
             let rows = all.iter().map(namespace_row).collect();
             output::rows(global.format(), NAMESPACE_COLUMNS, rows, &Value::Array(json));
@@ -51,12 +59,22 @@ pub(crate) async fn vault(command: &VaultCommand, global: &Global) -> Result<(),
                 output::line(global.format(), &format!("{vault}\t{hash}"), &json);
             }
         }
-        VaultCommand::List { namespace } => {
+        VaultCommand::CheckIntegrity(options) => super::cluster::check(options, global).await?,
+        VaultCommand::Delete { namespace, vault } => {
+            let choice = VaultChoice { namespace: namespace.clone(), vault: *vault };
+            let vault = session::vault(&client, &choice).await?;
+            let deleted_at_ns = client.delete_vault(vault).await?;
+            show_deletion("vault", &vault.to_string(), deleted_at_ns, global);
+        }
+        VaultCommand::List { namespace, deleted } => {
             let namespace = match namespace {
                 Some(text) => Some(session::namespace(&client, text).await?),
                 None => None,
             };
-            let all = client.vaults(namespace).await?;
+            let all = match deleted {
+                true => client.vaults_with_deleted(namespace).await?,
+                false => client.vaults(namespace).await?,
+            };
             let json: Vec<Value> = all.iter().map(vault_json).collect();
             let rows = all.iter().map(vault_row).collect();
             output::rows(global.format(), VAULT_COLUMNS, rows, &Value::Array(json));
@@ -69,6 +87,14 @@ pub(crate) async fn vault(command: &VaultCommand, global: &Global) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Shows what is deleted and since when.
+fn show_deletion(kind: &str, name: &str, deleted_at_ns: u64, global: &Global) {
+    let seconds = deleted_at_ns / 1_000_000_000;
+    let facts = [(kind, name.to_owned()), ("deleted at", format!("{seconds} s since 1970"))];
+    let json = json!({ kind: name, "deleted_at_ns": deleted_at_ns });
+    output::facts(global.format(), &facts, &json);
 }
 
 /// A status without the prefix that makes it unique on the wire.

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use ledger_proof::system_entity::{
-    CLUSTER_KEY, ClusterEntity, NodeEntity, SequenceEntity, SystemEntity, bundle_key, sequence_key,
+    CLUSTER_KEY, ClusterEntity, NodeEntity, SequenceEntity, SystemEntity, VaultEntity, VaultState,
+    bundle_key, sequence_key, vault_prefix,
 };
 use ledger_proof::trust::TrustBundle;
-use ledger_types::{GroupId, Operation};
+use ledger_types::{GroupId, NamespaceId, Operation, VaultId};
 
 use super::entity::{
     SHARD_BY_LOAD_PREFIX, ShardByLoadEntity, ShardVaultsEntity, shard_by_load_key, shard_vaults_key,
@@ -148,6 +149,41 @@ impl<'a> Draft<'a> {
         self.delete(shard_by_load_key(vaults, shard));
         self.put(shard_by_load_key(vaults + 1, shard), &ShardByLoadEntity { shard });
         Ok(true)
+    }
+
+    /// Counts one vault less of the shard that it was counted for.
+    pub(super) fn uncount_vault(&mut self, shard: GroupId) -> Result<(), SystemFault> {
+        let key = shard_vaults_key(shard);
+        let ShardVaultsEntity { vaults } = self.expect(&key)?;
+        let fewer = vaults.checked_sub(1).expect("every vault was counted");
+        self.put(key, &ShardVaultsEntity { vaults: fewer });
+        self.delete(shard_by_load_key(vaults, shard));
+        self.put(shard_by_load_key(fewer, shard), &ShardByLoadEntity { shard });
+        Ok(())
+    }
+
+    /// How many vaults of a namespace are in use or about to be, its own entities' vault 0 aside; counted up to
+    /// `count_max`. Deleted ones are passed over one by one: a namespace is deleted once.
+    pub(super) fn live_vaults(
+        &self,
+        namespace: NamespaceId,
+        count_max: u64,
+    ) -> Result<u64, SystemFault> {
+        let prefix = vault_prefix(namespace);
+        assert!(!self.changes.keys().any(|key| key.starts_with(&prefix)), "counted before changes");
+        let (mut count, mut fault) = (0, None);
+        self.view.scan(&prefix, &mut |key, value| {
+            match decode::<VaultEntity>(key, value) {
+                Ok(entity) if entity.vault.vault == VaultId(0) => {}
+                Ok(entity) => {
+                    let is_live = matches!(entity.state, VaultState::Creating | VaultState::Active);
+                    count += u64::from(is_live);
+                }
+                Err(error) => fault = Some(error),
+            }
+            fault.is_none() && count < count_max
+        })?;
+        fault.map_or(Ok(count), Err)
     }
 }
 

@@ -6,7 +6,7 @@ use ledger_proof::encoding::{DecodeError, Reader, Writer};
 use ledger_proof::system_entity::SystemEntity;
 use ledger_types::{GroupId, NamespaceId, OwnerEpoch, VaultRef};
 
-/// Prefix of the vaults that await their first block.
+/// Prefix of the vaults that await their first block, or that their shard ends them.
 pub const PENDING_PREFIX: &str = "pending/";
 /// Prefix of the shards ordered by their number of vaults, then by id.
 pub const SHARD_BY_LOAD_PREFIX: &str = "shard-by-load/";
@@ -29,9 +29,19 @@ pub(super) fn vault_sequence(namespace: NamespaceId) -> String {
     format!("vault/{namespace}")
 }
 
-/// Key of the note that a vault awaits its first block.
+/// Key of the note that a vault awaits its first block, or its end.
 pub fn pending_key(vault: VaultRef) -> String {
     format!("{PENDING_PREFIX}{}/{}", vault.namespace, vault.vault)
+}
+
+/// Key of the record of a vault's deletion.
+pub fn vault_deletion_key(vault: VaultRef) -> String {
+    format!("deletion/vault/{}/{}", vault.namespace, vault.vault)
+}
+
+/// Key of the record of a namespace's deletion.
+pub fn namespace_deletion_key(namespace: NamespaceId) -> String {
+    format!("deletion/namespace/{namespace}")
 }
 
 /// Key of a shard's number of vaults.
@@ -44,14 +54,15 @@ pub fn shard_by_load_key(vaults: u64, shard: GroupId) -> String {
     format!("{SHARD_BY_LOAD_PREFIX}{vaults:020}/{:020}", shard.0)
 }
 
-/// A vault that awaits its first block. Stays until [`super::VaultActive`].
+/// A vault that awaits its first block, or its end. Stays until [`super::VaultActive`] or
+/// [`super::VaultDeleted`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingEntity {
     /// The vault.
     pub vault: VaultRef,
-    /// The shard that is to make its first block.
+    /// The shard that is to make its first block, or to end it.
     pub shard: GroupId,
-    /// The owner epoch it begins under.
+    /// The owner epoch of its shard.
     pub owner_epoch: OwnerEpoch,
 }
 
@@ -111,6 +122,25 @@ impl SystemEntity for ShardByLoadEntity {
     }
 }
 
+/// That a namespace or a vault was deleted. Stays for ever, as its id does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeletionEntity {
+    /// When it was asked for, Unix nanoseconds.
+    pub deleted_at_ns: u64,
+}
+
+impl SystemEntity for DeletionEntity {
+    const KIND: &'static str = "deletion entity";
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.u64(self.deleted_at_ns);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<DeletionEntity, DecodeError> {
+        Ok(DeletionEntity { deleted_at_ns: reader.u64("deletion time")? })
+    }
+}
+
 /// A number that operators chose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SettingEntity {
@@ -152,12 +182,15 @@ mod tests {
         check(pending, "010000000000000003000000000000000700000000000000020000000000000001");
         check(ShardVaultsEntity { vaults: 258 }, "010000000000000102");
         check(ShardByLoadEntity { shard: GroupId(9) }, "010000000000000009");
+        check(DeletionEntity { deleted_at_ns: 4 }, "010000000000000004");
         check(SettingEntity { value: 3 }, "010000000000000003");
     }
 
     #[test]
     fn keys_are_fixed_and_order_by_load() {
         assert_eq!(pending_key(VaultRef::new(3, 7)), "pending/3/7");
+        assert_eq!(vault_deletion_key(VaultRef::new(3, 7)), "deletion/vault/3/7");
+        assert_eq!(namespace_deletion_key(NamespaceId(3)), "deletion/namespace/3");
         assert_eq!(shard_vaults_key(GroupId(12)), "shard-vaults/12");
         let key = "shard-by-load/00000000000000000002/00000000000000000010";
         assert_eq!(shard_by_load_key(2, GroupId(10)), key);

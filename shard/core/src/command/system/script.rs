@@ -13,7 +13,7 @@ use ledger_types::{
     VaultRef,
 };
 
-use super::entity::{PendingEntity, SettingEntity, ShardVaultsEntity};
+use super::entity::{DeletionEntity, PendingEntity, SettingEntity, ShardVaultsEntity};
 use super::*;
 
 /// The time of every entry in a script.
@@ -165,6 +165,16 @@ impl Script {
                 sequence: sequence.parse().expect("a number"),
                 link: text.as_bytes().to_vec(),
             }),
+            ["delete-vault", vault] => {
+                SystemCommand::DeleteVault(DeleteVault { vault: vault_named(vault) })
+            }
+            ["delete-namespace", namespace] => SystemCommand::DeleteNamespace(DeleteNamespace {
+                namespace: NamespaceId(namespace.parse().expect("a number")),
+            }),
+            ["deleted", vault] => SystemCommand::VaultDeleted(VaultDeleted {
+                vault: vault_named(vault),
+                owner_epoch: OwnerEpoch(number("epoch").expect("an epoch")),
+            }),
             ["active", vault] => SystemCommand::VaultActive(VaultActive {
                 vault: vault_named(vault),
                 owner_epoch: OwnerEpoch(number("epoch").expect("an epoch")),
@@ -215,6 +225,10 @@ impl Script {
             }),
             "pending" => show(value, |e: PendingEntity| {
                 format!("pending {} on {} epoch {}", e.vault, e.shard, e.owner_epoch)
+            }),
+            "deletion" => show(value, |e: DeletionEntity| {
+                assert_eq!(e.deleted_at_ns, TIME_NS);
+                "deleted".to_owned()
             }),
             "sequence" => show(value, |e: SequenceEntity| format!("next {}", e.next)),
             "setting" => show(value, |e: SettingEntity| e.value.to_string()),
@@ -303,6 +317,15 @@ fn answer(result: &SystemResult, unchanged: bool) -> String {
         SystemResult::VaultActive { vault, owner_epoch } => {
             format!("active {vault} epoch {owner_epoch}{suffix}")
         }
+        SystemResult::VaultDeleting { vault, deleted_at_ns } => {
+            assert_eq!(*deleted_at_ns, TIME_NS);
+            format!("vault {vault} deleted{suffix}")
+        }
+        SystemResult::NamespaceDeleting { namespace, deleted_at_ns } => {
+            assert_eq!(*deleted_at_ns, TIME_NS);
+            format!("namespace {namespace} deleted{suffix}")
+        }
+        SystemResult::VaultDeleted { vault } => format!("ended {vault}{suffix}"),
         SystemResult::ReplacementBegun { shard, incarnation, epoch } => {
             format!("shard {shard} epoch {epoch} takes in {incarnation}")
         }

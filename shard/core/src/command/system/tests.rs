@@ -44,6 +44,12 @@ fn every_command() -> Vec<SystemCommand> {
             epoch: 5,
         }),
         SystemCommand::StoreBundleLink(StoreBundleLink { sequence: 2, link: vec![0xab, 0xcd] }),
+        SystemCommand::DeleteVault(DeleteVault { vault: VaultRef::new(6, 7) }),
+        SystemCommand::DeleteNamespace(DeleteNamespace { namespace }),
+        SystemCommand::VaultDeleted(VaultDeleted {
+            vault: VaultRef::new(6, 7),
+            owner_epoch: OwnerEpoch(1),
+        }),
     ]
 }
 
@@ -83,6 +89,9 @@ fn bodies_are_fixed() {
     assert_eq!(body(8), "07000000000000000200000000000003eb0000000000000004");
     assert_eq!(body(9), "08000000000000000200000000000003eb0000000000000005");
     assert_eq!(body(10), "09000000000000000200000002abcd");
+    assert_eq!(body(11), "0a00000000000000060000000000000007");
+    assert_eq!(body(12), "0b0000000000000006");
+    assert_eq!(body(13), "0c000000000000000600000000000000070000000000000001");
     let node = format!("0200036e2d34{}{}", "04".repeat(16), "05".repeat(32));
     assert_eq!(body(1), format!("{node}000e31302e302e302e343a3530303531000465617374"));
 }

@@ -5,6 +5,7 @@ use ledger_types::{Condition, Incarnation, OwnerEpoch, VaultRef};
 
 use super::*;
 use crate::command::create_vault::CreateVaultCommand;
+use crate::command::delete_vault::DeleteVaultCommand;
 use crate::entry::{Command, CommandKind, EntryBuilder};
 use crate::vectors::check;
 
@@ -115,6 +116,7 @@ fn commands_and_entries_are_the_golden_bytes() {
             ("write_sequence", write(Dedup::Sequence(3)).encode()),
             ("write_idempotency_key", write(Dedup::IdempotencyKey([7; 16])).encode()),
             ("create_vault", create),
+            ("delete_vault", envelope(CommandKind::DeleteVault, &DeleteVaultCommand.encode())),
             ("entry", entry.finish()),
             ("entry_empty", EntryBuilder::new(Incarnation(1), 2).finish()),
         ],
