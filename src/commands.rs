@@ -63,8 +63,8 @@ pub async fn propose_system(
     }
 }
 
-/// Proposes a command wherever the group's leader is thought to be; where no leader is known, with one voter
-/// after the other, which also wakes a group that sleeps. The outcome says whether to try again.
+/// Proposes a command wherever the group's leader is thought to be. A node without a replica of the group, which
+/// never hears of its leader, asks one voter after the other. The outcome says whether to try again.
 pub async fn propose_anywhere(
     context: &NodeContext,
     group: GroupId,
@@ -72,6 +72,13 @@ pub async fn propose_anywhere(
 ) -> ProposeOutcome {
     if let Some(leader) = context.leaders.leader(group) {
         return propose_at(context, leader, group, command).await;
+    }
+    if let Some(status) = context.shard.status(group) {
+        if status.is_asleep {
+            // The next attempt finds the leader that it elects.
+            context.shard.wake(group);
+        }
+        return ProposeOutcome::NotLeader;
     }
     let shard = context.directory.current().shard(group);
     for voter in shard.iter().flat_map(|shard| voters_of(shard)) {
@@ -140,8 +147,11 @@ impl Commands for CommandService {
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
-        self.learn_vault(&request).await;
-        let answer = if request.cluster_id != self.context.identity.cluster.0 {
+        let is_own = request.cluster_id == self.context.identity.cluster.0;
+        if is_own {
+            self.learn_vault(&request).await;
+        }
+        let answer = if !is_own {
             ProposeOutcome::OtherCluster
         } else if !self.is_due(&request) {
             // A directory that is behind says so too; the asking node tries again.
