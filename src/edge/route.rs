@@ -508,6 +508,7 @@ impl Call {
                 Failure::NotLeader { group, leader }
             }
             Some("WRONG_SHARD") => Failure::WrongShard { owner_epoch: None },
+            Some("OUTCOME_UNKNOWN") => Failure::OutcomeUnknown,
             Some(_) => Failure::Forwarded(status),
             None if was_never_sent(&status) => {
                 self.context.leaders.suspect(group, leader.node);

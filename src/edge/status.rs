@@ -289,6 +289,18 @@ impl Failure {
         matches!(self, Failure::WrongShard { .. } | Failure::NotLeader { .. })
     }
 
+    /// True of obstacles that pass by themselves, so that a request which may be repeated is worth it.
+    pub fn may_pass(&self) -> bool {
+        self.is_stale_route()
+            || matches!(
+                self,
+                Failure::OutcomeUnknown
+                    | Failure::NotReady { .. }
+                    | Failure::Draining
+                    | Failure::Overloaded
+            )
+    }
+
     /// The table. An outcome that is unknown gets `UNKNOWN`, which no stock retry policy repeats blindly.
     fn mapping(&self) -> Mapping {
         match self {

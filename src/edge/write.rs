@@ -3,6 +3,8 @@
 //! Owns the steps from a checked request to its answer. Must never propose what is not fully checked: a bad
 //! command in the log would stop every replica.
 
+use std::time::Duration;
+
 use ledger_proof::tx_tree;
 use ledger_proto::convert::block::{wire_header, wire_path};
 use ledger_proto::convert::operations::wire_outcomes;
@@ -13,7 +15,7 @@ use ledger_shard::{
     Command, CommandKind, CommandResult, CommittedWrite, ConditionFailure, FailedCondition,
     ProposeOutcome, SequenceContract, VaultStatus, WriteCommand, WriteResult,
 };
-use ledger_types::{TxId, VaultRef};
+use ledger_types::{Dedup, TxId, VaultRef};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -24,6 +26,9 @@ use crate::context::NodeContext;
 
 /// Bytes that a forwarded request may gain over the one that came in.
 pub(super) const FORWARD_SLACK_BYTES: usize = 64 * 1024;
+
+/// Pause before a write whose outcome is unknown is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(20);
 
 #[tonic::async_trait]
 impl v1::write_service_server::WriteService for Edge {
@@ -52,40 +57,88 @@ impl v1::write_service_server::WriteService for Edge {
 impl Edge {
     /// Proposes here or forwards, and tries once more if the route turns out to be stale. A batch takes this
     /// way too: it is one transaction, with the same payload as a write of all its operations.
+    ///
+    /// A write of which nobody heard again, as when the leader was killed, is repeated under its idempotency key for as
+    /// long as its caller waits, so that most callers need not: it is answered as the first attempt would have been.
     pub(super) async fn carry_out(
         &self,
         call: &Call,
         mut input: WriteInput,
     ) -> Result<Response<v1::WriteResponse>, Failure> {
         call.admit(input.vault, input.operations.len())?;
+        // A forwarded write is repeated by the node that it came to first.
+        let may_repeat = matches!(input.dedup, Dedup::IdempotencyKey(_)) && !call.is_forwarded;
+        let mut earlier_may_happen = false;
         let mut attempt = 0;
         loop {
-            let outcome = match vaults::place_for_write(call, input.vault, attempt).await? {
-                Place::Here(owner) => {
-                    let (returned, outcome) = write_here(call, owner, input).await;
-                    input = returned;
-                    outcome.map(|answer| call.answer(owner.group, answer))
-                }
-                Place::There(remote) => {
-                    let message = v1::WriteRequest::from(input.clone());
-                    call.forward(remote, message, |channel, request| async move {
-                        let client = WriteServiceClient::new(channel);
-                        let bytes_max =
-                            ledger_types::limits::REQUEST_BYTES_MAX + FORWARD_SLACK_BYTES;
-                        client.max_decoding_message_size(bytes_max).write(request).await
-                    })
-                    .await
-                }
+            let (is_routed, outcome);
+            (input, is_routed, outcome) = attempt_write(call, input, attempt).await;
+            let failure = match outcome {
+                Err(failure) => failure,
+                outcome => return settled(outcome, earlier_may_happen),
             };
-            match outcome {
-                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
-                    attempt += 1;
-                    call.refresh_if_moved(&failure, input.vault).await?;
+            if is_routed && failure.is_stale_route() && attempt + 1 < ROUTES_MAX {
+                attempt += 1;
+                let refreshed = call.refresh_if_moved(&failure, input.vault).await;
+                if let Err(failure) = refreshed {
+                    return settled(Err(failure), earlier_may_happen);
                 }
-                outcome => return outcome,
+                continue;
             }
+            earlier_may_happen |= may_repeat && matches!(failure, Failure::OutcomeUnknown);
+            let Ok(remaining) = call.deadline.check() else {
+                return settled(Err(failure), earlier_may_happen);
+            };
+            if !earlier_may_happen || !failure.may_pass() {
+                return settled(Err(failure), earlier_may_happen);
+            }
+            attempt = 0;
+            tokio::time::sleep(REPEAT_AFTER.min(remaining)).await;
         }
     }
+}
+
+/// One attempt of a write, on this node or another. The input comes back, so that there can be another one; and whether
+/// there was a way to go, which may have been stale.
+async fn attempt_write(
+    call: &Call,
+    input: WriteInput,
+    attempt: u32,
+) -> (WriteInput, bool, Result<Response<v1::WriteResponse>, Failure>) {
+    match vaults::place_for_write(call, input.vault, attempt).await {
+        Err(failure) => (input, false, Err(failure)),
+        Ok(Place::Here(owner)) => {
+            let (input, outcome) = write_here(call, owner, input).await;
+            (input, true, outcome.map(|answer| call.answer(owner.group, answer)))
+        }
+        Ok(Place::There(remote)) => {
+            let message = v1::WriteRequest::from(input.clone());
+            let send = |channel, request| async move {
+                let client = WriteServiceClient::new(channel);
+                let bytes_max = ledger_types::limits::REQUEST_BYTES_MAX + FORWARD_SLACK_BYTES;
+                client.max_decoding_message_size(bytes_max).write(request).await
+            };
+            (input, true, call.forward(remote, message, send).await)
+        }
+    }
+}
+
+/// What the last attempt of a write means if an earlier one may still take effect: what is committed is, and every refusal
+/// is of the last attempt only. A condition that failed now may hold when the earlier attempt arrives.
+fn settled(
+    outcome: Result<Response<v1::WriteResponse>, Failure>,
+    earlier_may_happen: bool,
+) -> Result<Response<v1::WriteResponse>, Failure> {
+    let is_final = match &outcome {
+        Ok(answer) => match &answer.get_ref().result {
+            Some(v1::write_response::Result::Error(error)) => {
+                error.code() == v1::WriteErrorCode::IdempotencyKeyReused
+            }
+            _ => true,
+        },
+        Err(_) => false,
+    };
+    if is_final || !earlier_may_happen { outcome } else { Err(Failure::OutcomeUnknown) }
 }
 
 /// Proposes on this node. The input comes back, so that the request can go another way.
@@ -389,6 +442,23 @@ mod tests {
         assert_eq!((gap.code(), gap.expected_sequence), (v1::WriteErrorCode::SequenceGap, Some(5)));
         let repeated = error_of(WriteResult::SequenceDuplicate { last: 4 });
         assert_eq!(repeated.code(), v1::WriteErrorCode::AlreadyCommitted);
+    }
+
+    #[test]
+    fn a_refusal_is_no_verdict_on_an_earlier_attempt() {
+        let answer = |result| Ok(Response::new(v1::WriteResponse { result: Some(result) }));
+        let refused = |code: v1::WriteErrorCode| {
+            let error = v1::WriteError { code: code.into(), ..v1::WriteError::default() };
+            answer(v1::write_response::Result::Error(error))
+        };
+        let committed = || answer(v1::write_response::Result::Success(Default::default()));
+        let failed = || refused(v1::WriteErrorCode::KeyExists);
+        let unknown = |outcome| matches!(outcome, Err(Failure::OutcomeUnknown));
+        assert!(settled(committed(), true).is_ok() && settled(failed(), false).is_ok());
+        assert!(settled(refused(v1::WriteErrorCode::IdempotencyKeyReused), true).is_ok());
+        assert!(unknown(settled(failed(), true)));
+        assert!(unknown(settled(Err(Failure::Overloaded), true)));
+        assert!(matches!(settled(Err(Failure::Overloaded), false), Err(Failure::Overloaded)));
     }
 
     #[test]
