@@ -21,6 +21,7 @@ mod cluster {
     mod deployment;
     mod faults;
     mod harness;
+    mod hostile;
     mod joining;
     mod load;
     mod log_files;

@@ -52,8 +52,9 @@ impl Edge {
             return Ok(answered);
         }
         let (headers, mut answer, extensions) = answered.into_parts();
-        for (number, bundle) in (message.from_sequence.saturating_add(1)..).zip(&mut answer.bundles)
-        {
+        // Closed, so that counting ends where numbers do: a client may name the last one.
+        let numbers = message.from_sequence.saturating_add(1)..=u64::MAX;
+        for (number, bundle) in numbers.zip(&mut answer.bundles) {
             // The first bundle stays as it is: there is nothing that it could be proved with.
             if number > 1 {
                 *bundle = match stored_link(&call, number)? {
