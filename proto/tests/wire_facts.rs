@@ -46,6 +46,10 @@ const OUTCOMES: [(&str, i32); 8] = [
     ("OPERATION_OUTCOME_RECOVERED", 7),
 ];
 
+/// What the facts hold: a section, its items, and the methods, fields and values in them.
+const FACTS: [(&str, usize, usize); 3] =
+    [("services", 5, 35), ("messages", 108, 349), ("enums", 12, 48)];
+
 /// The public package, by name.
 #[derive(Default)]
 struct Package {
@@ -144,6 +148,37 @@ fn fields_of(message: &DescriptorProto) -> BTreeMap<String, (i32, String)> {
         .iter()
         .map(|field| (field.name().to_owned(), (field.number(), type_of(message, field))))
         .collect()
+}
+
+#[test]
+fn no_fact_was_taken_away() {
+    let facts = facts();
+    assert_eq!(facts["package"], "ledger.v1");
+    for (name, items, parts) in FACTS {
+        let section = section(&facts, name);
+        let found: usize =
+            section.values().map(|item| item.as_object().expect("parts").len()).sum();
+        assert_eq!((section.len(), found), (items, parts), "{name}");
+    }
+}
+
+#[test]
+fn published_fields_keep_their_names_in_json_and_their_packing() {
+    let (facts, package) = (facts(), package());
+    for message in section(&facts, "messages").keys() {
+        for field in &package.messages[message].field {
+            let name = format!("{message}.{}", field.name());
+            let mut camel = String::new();
+            for (number, part) in field.name().split('_').enumerate() {
+                let (first, rest) = part.split_at(usize::from(number > 0).min(part.len()));
+                camel.push_str(&first.to_uppercase());
+                camel.push_str(rest);
+            }
+            assert_eq!(field.json_name(), camel, "{name}");
+            let packed = field.options.as_ref().and_then(|options| options.packed);
+            assert_eq!(packed, None, "{name}: proto3 decides");
+        }
+    }
 }
 
 #[test]

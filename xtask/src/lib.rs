@@ -1,10 +1,11 @@
 //! Checks on the repository itself: dependency arrows, source habits, documents, the lockfile and
-//! the deployment manifests.
+//! the deployment manifests; and the pages that are made from sources.
 //!
 //! Every check is a pure function from text to findings, so that its tests can hand it a broken
 //! input and see it fire. Only `tidy` and the loaders it calls touch the disk. Nothing here may be
 //! linked into the product.
 
+pub mod api_reference;
 pub mod chaos;
 pub mod code;
 pub mod deploy;
@@ -71,6 +72,17 @@ pub enum Error {
     /// `cargo metadata` failed.
     #[error("cargo metadata: {0}")]
     Metadata(#[from] cargo_metadata::Error),
+    /// The files of the wire protocol do not compile.
+    #[error("proto: {0}")]
+    Protocol(String),
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason the system gave.
+        source: std::io::Error,
+    },
     /// The list of settings could not be obtained from the node.
     #[error("settings of the node: {0}")]
     Settings(String),

@@ -1,5 +1,5 @@
-//! Entry point of `cargo xtask`: runs the repository checks and prints what they find, or starts a run of chaos or of the
-//! simulator.
+//! Entry point of `cargo xtask`: runs the repository checks and prints what they find, makes the reference of the API anew, or
+//! starts a run of chaos or of the simulator.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,10 +14,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((command, [])) if command == "tidy" => check(),
+        Some((command, [])) if command == "api-reference" => write_api_reference(),
         Some((command, rest)) if command == "chaos" => do_chaos(rest),
         Some((command, rest)) if command == "sim" => simulate(rest),
         _ => {
             eprintln!("usage: cargo xtask tidy\n{}", chaos::USAGE.replace("usage:", "      "));
+            eprintln!("       cargo xtask api-reference");
             eprintln!("       cargo xtask sim [--seeds N] [--seed S] ...");
             ExitCode::from(2)
         }
@@ -56,6 +58,17 @@ fn check() -> ExitCode {
         Err(error) => {
             eprintln!("tidy: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Makes the page of the public API anew.
+fn write_api_reference() -> ExitCode {
+    match tidy::write_api_reference(&tidy::repository_root()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("api-reference: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::{self, Setting};
 use crate::{
-    Error, Finding, TextFile, deploy, documents, lockfile, settings_doc, sources, workspace,
+    Error, Finding, TextFile, api_reference, deploy, documents, lockfile, settings_doc, sources,
+    workspace,
 };
 
 /// The manifests that are compared with the node.
@@ -56,6 +57,7 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, Error> {
     findings.extend(repository.texts.iter().flat_map(sources::check));
     findings.extend(repository.document_findings());
     findings.extend(lockfile::check(&read(root, "Cargo.lock")?));
+    findings.extend(api_reference_findings(root)?);
     findings.extend(match node_settings(root) {
         Ok(settings) => {
             let page = read(root, settings_doc::PAGE)?;
@@ -66,6 +68,22 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, Error> {
     });
     findings.sort();
     Ok(findings)
+}
+
+/// The page of the public API is what the files of the protocol say.
+pub fn api_reference_findings(root: &Path) -> Result<Vec<Finding>, Error> {
+    let files = api_reference::compile(root)?;
+    Ok(match read(root, api_reference::PAGE) {
+        Ok(page) => api_reference::check(&page, &files),
+        Err(error) => vec![Finding::new(api_reference::PAGE, error.to_string())],
+    })
+}
+
+/// Writes the page of the public API anew.
+pub fn write_api_reference(root: &Path) -> Result<(), Error> {
+    let (text, _) = api_reference::render(&api_reference::compile(root)?);
+    let path = root.join(api_reference::PAGE);
+    fs::write(&path, text).map_err(|source| Error::Write { path, source })
 }
 
 /// The settings of the node, from the built binary if one is named, else from its source.

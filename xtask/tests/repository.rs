@@ -67,6 +67,15 @@ fn the_page_for_operators_has_every_setting() {
 }
 
 #[test]
+fn the_api_reference_says_what_the_protocol_files_say() {
+    let root = tidy::repository_root();
+    if std::env::var_os("UPDATE_API_REFERENCE").is_some() {
+        tidy::write_api_reference(&root).unwrap();
+    }
+    assert_none(&tidy::api_reference_findings(&root).unwrap());
+}
+
+#[test]
 fn chaos_finds_the_names_of_its_mixes() {
     let mixes = tidy::read(&tidy::repository_root(), chaos::MIXES_PATH).unwrap();
     let names = chaos::mix_names(&mixes);
