@@ -10,7 +10,7 @@ CARGO_SCOPE := --release --workspace --locked
 # Places at which tests stop a server; compiled into nothing but what tests run.
 TEST_FEATURES := --features ledger/failpoints
 
-.PHONY: help setup build demo oracles test sim chaos lint tidy bench ladder wasm
+.PHONY: help setup build demo oracles clients test interop sim chaos lint tidy bench ladder wasm
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,15 @@ demo: build ## Start three nodes, load real data, prove it, kill a leader (ARGS=
 oracles: ## Install the verifiers in Python and JavaScript that tests ask, where that is possible
 	@./proof/oracles/install.sh
 
-test: setup oracles ## Run every test
+clients: ## Install what the Python clients of the tests need, where that is possible
+	@./tests/python/install.sh
+
+test: setup oracles clients ## Run every test
 	TMPDIR="$$(./xtask/test-directory.sh)" cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
+	@$(MAKE) --no-print-directory interop
+
+interop: ## The published clients against the server that the tests have built; needs the registry once
+	@./tests/interop/run.sh
 
 sim: setup ## A simulated cluster under faults drawn from seeds (ARGS="--seeds 1000", and --seed to do a run again)
 	cargo xtask sim $(ARGS)
@@ -38,6 +45,7 @@ chaos: setup ## Real servers under faults (ARGS="--minutes 10 --mix all", and --
 
 lint: setup ## Formatting, clippy and documentation, warnings refused
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/interop/Cargo.toml --check
 	cargo clippy $(CARGO_SCOPE) $(TEST_FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_SCOPE) --no-deps
 

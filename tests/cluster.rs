@@ -29,6 +29,7 @@ mod cluster {
     mod members;
     mod past_proofs;
     mod proofs;
+    mod python_clients;
     mod quarantine;
     mod raw_call;
     mod recovery;

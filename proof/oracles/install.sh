@@ -36,24 +36,10 @@ install_node() {
     fi
 }
 
-# The newest Python that runs, at least 3.11, as a path.
-find_python() {
-    local candidate least
-    for least in 12 11; do
-        for candidate in python3 python3.14 python3.13 python3.12 python3.11 \
-            "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9].*/bin/python3; do
-            "$candidate" -c "import sys; sys.exit(sys.version_info < (3, $least)); import pip" \
-                >/dev/null 2>&1 || continue
-            "$candidate" -c "import sys; print(sys.executable)"
-            return
-        done
-    done
-}
-
 install_python() {
     local directory="$oracles/python" python
     is_installed "$directory" requirements.txt && return
-    python="$(find_python)"
+    python="$("$here/../../xtask/find-python.sh")"
     if [[ -z "$python" ]]; then
         say "there is no Python 3.11 or later with pip, so pymerkle and aics-tlog are left out"
         return

@@ -8,6 +8,9 @@ use cargo_metadata::semver::Version;
 
 use crate::{Finding, TextFile};
 
+/// The product's lockfile, and that of the published clients which the tests run.
+pub const FILES: &[&str] = &["Cargo.lock", "tests/interop/Cargo.lock"];
+
 /// Packages and the first version without a known advisory.
 pub const FLOORS: &[(&str, &str)] = &[
     ("anyhow", "1.0.103"),

@@ -56,7 +56,9 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, Error> {
     findings.extend(repository.manifest_findings());
     findings.extend(repository.texts.iter().flat_map(sources::check));
     findings.extend(repository.document_findings());
-    findings.extend(lockfile::check(&read(root, "Cargo.lock")?));
+    for lockfile in lockfile::FILES {
+        findings.extend(lockfile::check(&read(root, lockfile)?));
+    }
     findings.extend(api_reference_findings(root)?);
     findings.extend(match node_settings(root) {
         Ok(settings) => {

@@ -47,9 +47,11 @@ fn documents_point_at_what_exists() {
 }
 
 #[test]
-fn the_lockfile_pins_nothing_with_a_known_advisory() {
-    let lockfile = tidy::read(&tidy::repository_root(), "Cargo.lock").unwrap();
-    assert_none(&lockfile::check(&lockfile));
+fn the_lockfiles_pin_nothing_with_a_known_advisory() {
+    for path in lockfile::FILES {
+        let lockfile = tidy::read(&tidy::repository_root(), path).unwrap();
+        assert_none(&lockfile::check(&lockfile));
+    }
 }
 
 #[test]
