@@ -55,11 +55,12 @@ impl v1::write_service_server::WriteService for Edge {
 }
 
 impl Edge {
+    /// Carries a write out. One of which nobody heard again, as when the leader was killed, is repeated under its
+    /// idempotency key for as long as its caller waits, so that most callers need not: it is answered as the first attempt
+    /// would have been.
+    ///
     /// Proposes here or forwards, and tries once more if the route turns out to be stale. A batch takes this
     /// way too: it is one transaction, with the same payload as a write of all its operations.
-    ///
-    /// A write of which nobody heard again, as when the leader was killed, is repeated under its idempotency key for as
-    /// long as its caller waits, so that most callers need not: it is answered as the first attempt would have been.
     pub(super) async fn carry_out(
         &self,
         call: &Call,
