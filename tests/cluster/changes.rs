@@ -9,13 +9,18 @@ use ledger_proto::v1::change::Key;
 use ledger_proto::v1::change_filter::Of;
 use ledger_proto::v1::{ChangeKind, ReadConsistency};
 use ledger_types::VaultRef;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::harness::{Cluster, Node, WAIT_MAX, eventually, grant, set, why, wire, write_request};
 use super::load::Load;
 
 /// The entities of a vault, expired ones that are not removed yet among them.
 async fn entities(node: &Node, vault: VaultRef) -> BTreeMap<String, Vec<u8>> {
+    // A list whose leader was just killed is asked for again.
+    eventually("the entities are listed", async || listed(node, vault).await).await
+}
+
+async fn listed(node: &Node, vault: VaultRef) -> Result<BTreeMap<String, Vec<u8>>, Status> {
     let (namespace_id, vault_id) = wire(vault);
     let (mut found, mut page_token) = (BTreeMap::new(), String::new());
     loop {
@@ -28,11 +33,11 @@ async fn entities(node: &Node, vault: VaultRef) -> BTreeMap<String, Vec<u8>> {
             page_token,
             ..Default::default()
         };
-        let page = node.reads().list_entities(request).await.unwrap().into_inner();
+        let page = node.reads().list_entities(request).await?.into_inner();
         found.extend(page.entities.into_iter().map(|entity| (entity.key, entity.value)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return found;
+            return Ok(found);
         }
     }
 }
