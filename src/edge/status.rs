@@ -250,6 +250,10 @@ impl Mapping {
         Mapping { code, reason, retry_after: None }
     }
 
+    fn overload(reason: &'static str) -> Mapping {
+        Mapping::retry(Code::ResourceExhausted, reason, RETRY_AFTER_OVERLOAD)
+    }
+
     fn retry(code: Code, reason: &'static str, after: Duration) -> Mapping {
         Mapping { code, reason, retry_after: Some(after) }
     }
@@ -340,21 +344,13 @@ impl Failure {
                 Mapping::retry(Code::Unavailable, "DRAINING", RETRY_AFTER_OVERLOAD)
             }
             Failure::OutcomeUnknown => Mapping::new(Code::Unknown, "OUTCOME_UNKNOWN"),
-            Failure::Overloaded => {
-                Mapping::retry(Code::ResourceExhausted, "OVERLOADED", RETRY_AFTER_OVERLOAD)
-            }
+            Failure::Overloaded => Mapping::overload("OVERLOADED"),
             Failure::RateLimited { after, .. } => {
                 Mapping::retry(Code::ResourceExhausted, "RATE_LIMITED", *after)
             }
-            Failure::TooManyWatches { .. } => {
-                Mapping::retry(Code::ResourceExhausted, "TOO_MANY_WATCHES", RETRY_AFTER_OVERLOAD)
-            }
-            Failure::SlowWatcher { .. } => {
-                Mapping::retry(Code::ResourceExhausted, "SLOW_WATCHER", RETRY_AFTER_OVERLOAD)
-            }
-            Failure::TooManyStreams { .. } => {
-                Mapping::retry(Code::ResourceExhausted, "TOO_MANY_STREAMS", RETRY_AFTER_OVERLOAD)
-            }
+            Failure::TooManyWatches { .. } => Mapping::overload("TOO_MANY_WATCHES"),
+            Failure::SlowWatcher { .. } => Mapping::overload("SLOW_WATCHER"),
+            Failure::TooManyStreams { .. } => Mapping::overload("TOO_MANY_STREAMS"),
             Failure::AnswerTooLarge { .. } => {
                 Mapping::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE")
             }

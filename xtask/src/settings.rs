@@ -8,7 +8,7 @@ use crate::Error;
 use crate::code::code_only;
 
 /// The source file that holds the table.
-pub const TABLE_PATH: &str = "src/config.rs";
+pub const TABLE_PATH: &str = "src/config/settings.rs";
 
 /// One setting of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

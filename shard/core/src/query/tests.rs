@@ -1,7 +1,7 @@
 //! Reads at every height, compared with what was there when the height was the tip.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ledger_proof::{Tile, block_log, hash, rfc9162};
 use ledger_types::{Digest, Operation, StateKey, VaultRef};
@@ -179,7 +179,7 @@ fn resources_are_listed_once_at_every_height() {
 /// Rows with a count of how many of them were looked at.
 struct CountedRows<'a> {
     rows: &'a MemoryRows,
-    read: Cell<usize>,
+    read: AtomicUsize,
 }
 
 impl StateView for CountedRows<'_> {
@@ -195,7 +195,7 @@ impl StateView for CountedRows<'_> {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), ReadFault> {
         self.rows.scan(family, from, to, &mut |key, row| {
-            self.read.set(self.read.get() + 1);
+            self.read.fetch_add(1, Ordering::Relaxed);
             visit(key, row)
         })
     }
@@ -217,11 +217,11 @@ fn a_list_of_resources_steps_over_their_relationships() {
     machine.commit(&[relate("docs:1", "viewer", "user:1"), relate("do:1", "viewer", "user:1")]);
     for at_height in [None, Some(names.len() as u64)] {
         for items_max in [1, 2, 100] {
-            let view = CountedRows { rows: &machine.rows, read: Cell::new(0) };
+            let view = CountedRows { rows: &machine.rows, read: AtomicUsize::new(0) };
             let query = resource_query("doc", at_height);
             let listed = paged(items_max, |limits| resources(&view, query, limits).unwrap());
             assert_eq!(listed, names);
-            let read = view.read.get();
+            let read = view.read.load(Ordering::Relaxed);
             assert!(read < SUBJECTS / 2, "{read} rows for {} resources", names.len());
         }
     }
