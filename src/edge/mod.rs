@@ -19,6 +19,7 @@ mod ledger;
 mod log_files;
 mod namespaces;
 mod page_token;
+mod passed_metadata;
 mod read;
 mod receipts;
 mod report;

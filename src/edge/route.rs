@@ -22,6 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::deadline::Deadline;
+use super::passed_metadata::{Passed, forwarded, passed};
 use super::slot::NodeSlot;
 use super::status::{ERROR_DOMAIN, Failure, LeaderAddress};
 use crate::context::NodeContext;
@@ -106,6 +107,8 @@ pub(super) struct Call {
     pub deadline: Deadline,
     /// Another node has forwarded it already.
     pub is_forwarded: bool,
+    /// What it takes along if it is forwarded.
+    pub passed: Passed,
 }
 
 /// Groups with a replica here whose leader this node does not know. One that sleeps is not looking for one.
@@ -120,17 +123,19 @@ impl Call {
         let deadline = Deadline::of(metadata)?;
         let context = slot.get()?.clone();
         let is_forwarded = metadata.contains_key(FORWARDED);
-        Ok(Call { context, deadline, is_forwarded })
+        Ok(Call { context, deadline, is_forwarded, passed: passed(metadata) })
     }
 
     /// The same call with another deadline, as one of the requests of a stream.
     pub(super) fn until(&self, deadline: Deadline) -> Call {
-        Call { context: self.context.clone(), deadline, is_forwarded: self.is_forwarded }
+        let (context, passed) = (self.context.clone(), self.passed.clone());
+        Call { context, deadline, is_forwarded: self.is_forwarded, passed }
     }
 
     /// The same call as a request of this node itself, which may go on to another node.
     pub(super) fn on_own_behalf(&self) -> Call {
-        Call { context: self.context.clone(), deadline: self.deadline, is_forwarded: false }
+        let (context, passed) = (self.context.clone(), self.passed.clone());
+        Call { context, deadline: self.deadline, is_forwarded: false, passed }
     }
 
     /// Counts a request of so many operations, unless the node that passed it on has. Refuses what is too much.
@@ -484,9 +489,7 @@ impl Call {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let remaining = self.deadline.check()?;
-        let mut request = Request::new(message);
-        request.set_timeout(remaining);
-        request.metadata_mut().insert(FORWARDED, AsciiMetadataValue::from_static("1"));
+        let request = forwarded(message, &self.passed, remaining);
         let Remote { group, leader, channel } = remote;
         let answer = tokio::time::timeout(remaining, send(channel, request)).await;
         match answer {

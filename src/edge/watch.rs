@@ -151,6 +151,7 @@ impl Edge {
                 context,
                 deadline: super::deadline::Deadline::within(Duration::from_secs(60)),
                 is_forwarded: true,
+                passed: None,
             };
             let owner = Owner { vault, group, epoch };
             let followed = self.follow(&call, owner, from_height, &Told { telling, sender }).await;
