@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use inferadb_ledger_sdk::{LedgerClient, ListEntitiesOpts, Operation, SetCondition};
@@ -11,7 +12,12 @@ use super::fixture::{WAIT_MAX, World, eventually, set};
 const WRITERS: usize = 16;
 const WRITES: usize = 60;
 
+/// How long a node tries to settle a write: its default deadline, and a little less for what came before.
+const SETTLING: Duration = Duration::from_secs(9);
+
 /// Writes keys that must not be there yet. A write that was carried out twice would find its own key the second time.
+/// Returns the numbers that writes got, in order. A failure is taken only from a cluster that had no time left, as on a
+/// machine that does too much at once; then the key tells what became of the write.
 async fn write_once_each(
     client: LedgerClient,
     place: (i64, i64),
@@ -21,10 +27,21 @@ async fn write_once_each(
     let mut sequences = Vec::new();
     for number in 0..WRITES {
         let key = format!("{writer}/{number:03}");
-        let set = Operation::set_entity_if(key.clone(), b"x".to_vec(), SetCondition::NotExists);
-        let success = client.write(place.0, Some(place.1), vec![set]).await;
-        let success = success.unwrap_or_else(|error| panic!("{key}: {error}"));
-        sequences.push(success.assigned_sequence);
+        loop {
+            let begun = Instant::now();
+            let set = Operation::set_entity_if(key.clone(), b"x".to_vec(), SetCondition::NotExists);
+            match client.write(place.0, Some(place.1), vec![set]).await {
+                Ok(success) => {
+                    sequences.push(success.assigned_sequence);
+                    break;
+                }
+                Err(error) => assert!(begun.elapsed() >= SETTLING, "{key}: {error}"),
+            }
+            let read = async || client.read_consistent(place.0, Some(place.1), key.as_str()).await;
+            if eventually("the key is read", read).await.is_some() {
+                break;
+            }
+        }
         done.fetch_add(1, Ordering::Relaxed);
     }
     sequences
@@ -67,7 +84,8 @@ async fn every_write_is_carried_out_once_while_leaders_are_killed() {
     }
     for writer in writers {
         let sequences = writer.await.unwrap();
-        assert_eq!(sequences, (1..=WRITES as u64).collect::<Vec<_>>(), "one number for each write");
+        assert!(sequences.is_sorted_by(|a, b| a < b), "one number for each write: {sequences:?}");
+        assert!(sequences.last().is_none_or(|last| *last <= WRITES as u64), "{sequences:?}");
     }
     let all = ListEntitiesOpts::with_prefix("").vault(vault).linearizable().limit(10_000);
     let page = observer.list_entities(world.namespace, all).await.unwrap();
