@@ -256,33 +256,32 @@ const VAULTS: usize = 9;
 async fn a_node_whose_directory_is_behind_refuses_a_deleted_vault() {
     use ledger::test_hooks::{POINTS_VARIABLE, SEEN_SUFFIX};
 
+    use super::vaults::leaders_are_spread;
+
     let mut cluster = Cluster::start(3).await;
     let vaults = cluster.vaults("behind", VAULTS).await;
     for &vault in &vaults {
         cluster.node(0).put(vault, "a", b"1").await.unwrap();
     }
-    let system = cluster.node(0).groups().await.unwrap()[&0].leader_node_id;
-    // The node after the one that leads the directory's group.
-    let behind = usize::try_from(system).unwrap() % 3;
-    let points = cluster.directory("points").join("points");
-    cluster.servers[behind].stop().await.unwrap();
-    let variable = (POINTS_VARIABLE.to_owned(), points.to_str().unwrap().to_owned());
-    cluster.servers[behind].spec_mut().environment.push(variable);
-    cluster.resume(behind).await;
-    let leads_some = || async {
-        let groups = cluster.node(behind).groups().await.map_err(|status| status.to_string())?;
-        let led = groups
-            .iter()
-            .filter(|(group, status)| **group != 0 && status.role() == v1::ReplicaRole::Leader);
-        if led.count() > 1 && groups[&0].role() != v1::ReplicaRole::Leader {
-            Ok(())
-        } else {
-            Err("it leads nothing yet".to_owned())
-        }
+    let folder = cluster.directory("points");
+    for number in 0..3 {
+        cluster.servers[number].stop().await.unwrap();
+        let points = folder.join(number.to_string()).to_str().unwrap().to_owned();
+        let environment = &mut cluster.servers[number].spec_mut().environment;
+        environment.push((POINTS_VARIABLE.to_owned(), points));
+        cluster.resume(number).await;
+    }
+    // Leaders that are spread stay where they are: the directory's does not come to the node that is behind.
+    leaders_are_spread(&cluster.nodes()).await;
+    let system = || async {
+        let groups = cluster.node(0).groups().await.map_err(|status| status.to_string())?;
+        let leader = usize::try_from(groups[&0].leader_node_id).unwrap();
+        leader.checked_sub(1).ok_or_else(|| "nobody leads the directory's group".to_owned())
     };
-    eventually("the node leads groups", leads_some).await;
+    let behind = (eventually("the directory's group has a leader", system).await + 1) % 3;
+    let points = folder.join(behind.to_string());
     std::fs::write(&points, "directory::stale=return\n").unwrap();
-    let seen = points.with_extension(SEEN_SUFFIX.trim_start_matches('.'));
+    let seen = folder.join(format!("{behind}{SEEN_SUFFIX}"));
     eventually("the directory's copy stands still", || async {
         std::fs::read_to_string(&seen).ok().filter(|text| !text.is_empty()).ok_or("not yet")
     })

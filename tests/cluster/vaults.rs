@@ -229,7 +229,7 @@ async fn namespaces_are_told_as_listed(node: &Node, listed: &[v1::GetNamespaceRe
 }
 
 /// Nine groups on three nodes: nobody leads more than four or fewer than two.
-async fn leaders_are_spread(nodes: &[Node]) {
+pub(super) async fn leaders_are_spread(nodes: &[Node]) {
     eventually("each node leads its part of the groups", || async {
         let mut counts = Vec::new();
         for node in nodes {
