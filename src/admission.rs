@@ -13,10 +13,14 @@ use parking_lot::Mutex;
 /// Namespaces with a bucket at once, above which full buckets are dropped: they say nothing.
 const BUCKETS_MAX: usize = 10_000;
 
-/// Operations that a namespace may still do at once. Below zero after one that was larger than the bucket.
+/// Nanoseconds of a second, and parts into which an operation is counted: with these every amount is whole.
+const NANOS: i128 = 1_000_000_000;
+
+/// What a namespace may still do at once, in parts of operations. Below zero after a request that was larger than the
+/// bucket.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    operations: f64,
+    credit: i128,
     at: Instant,
 }
 
@@ -48,12 +52,13 @@ impl Admission {
     /// Counts a request of `cost` operations, or tells after what time it may come again. One that is larger than
     /// the bucket is let in when the bucket is full.
     pub fn admit(&self, namespace: NamespaceId, cost: u64, now: Instant) -> Result<(), Duration> {
-        let admitted = self.with_bucket(namespace, now, |operations, most| {
-            let missing = (cost as f64).min(most) - *operations;
-            if missing > 0.0 {
-                return Err(Duration::from_secs_f64(missing / most));
+        let cost = i128::from(cost) * NANOS;
+        let admitted = self.with_bucket(namespace, now, |credit, most| {
+            let missing = cost.min(most) - *credit;
+            if missing > 0 {
+                return Err(self.time_for(missing));
             }
-            *operations -= cost as f64;
+            *credit -= cost;
             Ok(())
         });
         let admitted = admitted.unwrap_or(Ok(()));
@@ -65,9 +70,9 @@ impl Admission {
 
     /// Counts what is taken anyway, and tells how long to wait before more is.
     pub fn charge(&self, namespace: NamespaceId, cost: u64, now: Instant) -> Duration {
-        let debt = self.with_bucket(namespace, now, |operations, most| {
-            *operations -= cost as f64;
-            Duration::from_secs_f64((-*operations).max(0.0) / most)
+        let debt = self.with_bucket(namespace, now, |credit, _| {
+            *credit -= i128::from(cost) * NANOS;
+            self.time_for((-*credit).max(0))
         });
         debt.unwrap_or_default()
     }
@@ -77,23 +82,30 @@ impl Admission {
         &self,
         namespace: NamespaceId,
         now: Instant,
-        change: impl FnOnce(&mut f64, f64) -> T,
+        change: impl FnOnce(&mut i128, i128) -> T,
     ) -> Option<T> {
         if self.per_second == 0 {
             return None;
         }
-        let most = self.per_second as f64;
+        let most = i128::from(self.per_second) * NANOS;
         let filled = |bucket: &Bucket| {
-            let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * most;
-            (bucket.operations + gained).min(most)
+            // In a nanosecond a bucket gains as many parts as it has operations in a second.
+            let elapsed = now.saturating_duration_since(bucket.at).as_nanos() as i128;
+            bucket.credit.saturating_add(elapsed * i128::from(self.per_second)).min(most)
         };
         let mut buckets = self.buckets.lock();
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&namespace) {
             buckets.retain(|_, bucket| filled(bucket) < most);
         }
-        let bucket = buckets.entry(namespace).or_insert(Bucket { operations: most, at: now });
-        (bucket.operations, bucket.at) = (filled(bucket), now);
-        Some(change(&mut bucket.operations, most))
+        let bucket = buckets.entry(namespace).or_insert(Bucket { credit: most, at: now });
+        (bucket.credit, bucket.at) = (filled(bucket), now);
+        Some(change(&mut bucket.credit, most))
+    }
+
+    /// How long a bucket takes to gain so much.
+    fn time_for(&self, credit: i128) -> Duration {
+        let nanos = credit.div_euclid(i128::from(self.per_second.max(1))).saturating_add(1);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -106,7 +118,7 @@ mod tests {
         let (admission, mut now) = (Admission::new(100), Instant::now());
         let (one, other) = (NamespaceId(1), NamespaceId(2));
         assert_eq!(admission.admit(one, 60, now), Ok(()));
-        assert_eq!(admission.admit(one, 60, now), Err(Duration::from_millis(200)));
+        assert_eq!(admission.admit(one, 60, now), Err(Duration::from_nanos(200_000_001)));
         assert_eq!(admission.admit(other, 60, now), Ok(()), "each has its own");
         assert_eq!(admission.admit(one, 40, now), Ok(()), "what was refused was not counted");
         now += Duration::from_millis(200);
@@ -123,7 +135,7 @@ mod tests {
         let (admission, mut now) = (Admission::new(100), Instant::now());
         let one = NamespaceId(1);
         assert_eq!(admission.admit(one, 300, now), Ok(()));
-        assert_eq!(admission.admit(one, 300, now), Err(Duration::from_secs(3)));
+        assert_eq!(admission.admit(one, 300, now), Err(Duration::from_nanos(3_000_000_001)));
         now += Duration::from_millis(2_010);
         assert_eq!(admission.admit(one, 1, now), Ok(()));
         let waits = admission.charge(one, 100, now);

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
 use crate::bootstrap::GenesisPromise;
+use crate::demo::process::free_ports;
 
 /// Long enough for anything that happens at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -222,7 +223,9 @@ pub(crate) struct TestNode {
 impl TestNode {
     /// Node `number` is named by that letter of the alphabet and has the number in all its ids.
     pub(crate) async fn start(number: u8, expect: u32, rows: Arc<MemoryRows>) -> TestNode {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        // Not of the range from which connections take theirs: it must be free again for the next life.
+        let port = free_ports(1).expect("a free port")[0];
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("it was free");
         let address = listener.local_addr().expect("bound").to_string();
         let local = LocalNode {
             name: char::from(b'a' + number - 1).to_string(),

@@ -285,7 +285,7 @@ async fn calls_by_hand_are_refused(address: &str, vault: VaultRef) {
     assert_eq!(why(&status), (Code::InvalidArgument, "MALFORMED_MESSAGE".to_owned()), "{status:?}");
     let status = raw_call::call(address, "/ledger.v1.WriteService/Erase", &[], &[]).await;
     assert_eq!(status.code(), Code::Unimplemented);
-    let status = raw_call::call(address, "/ledger.v1.ReadService/ListResources", &[], &[]).await;
+    let status = raw_call::call(address, "/ledger.v1.AdminService/ForceGc", &[], &[]).await;
     assert_eq!(why(&status), (Code::Unimplemented, "NOT_YET_BUILT".to_owned()), "{status:?}");
 }
 

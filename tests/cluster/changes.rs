@@ -187,7 +187,7 @@ async fn what_has_expired_is_removed_once_whoever_leads() {
     cluster.resume(victim).await;
     let options = ChangeOptions { start_height: Some(1), ..ChangeOptions::default() };
     let mut watch = client.watch_changes(vault, options);
-    let tip = client.tip(vault).await.unwrap().height;
+    let tip = node.put(vault, "end", b"1").await.unwrap();
     let mut expired = BTreeMap::new();
     while watch.next_height().is_none_or(|height| height <= tip) {
         let ChangeNotice::Block { changes, .. } = next(&mut watch).await else { continue };
