@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledger_shard::{
-    Command, CommandKind, NewBlock, Role, VaultRow, VaultStatus, WriteCommand, query, wall_clock_ns,
+    Command, CommandKind, CommandResult, NewBlock, Role, VaultRow, VaultStatus, WriteCommand,
+    WriteResult, query, wall_clock_ns,
 };
-use ledger_types::{Dedup, GroupId, Operation, TxId, VaultRef};
+use ledger_types::{Dedup, GroupId, Operation, Outcome, TxId, VaultRef};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
@@ -105,6 +106,15 @@ impl ExpiryBook {
         }
     }
 
+    /// Nothing can be removed from a vault of this status. It is remembered all the same: were it forgotten, it would
+    /// be listed again each time and stand before the vaults that come after it.
+    fn pass_over(&self, vault: VaultRef, status: VaultStatus) {
+        self.begin(vault);
+        // A deleted vault stays so.
+        let soonest = (status != VaultStatus::Deleted).then_some(0);
+        self.end(vault, soonest, LIST_EVERY);
+    }
+
     fn drop_vault(&self, vault: VaultRef) {
         self.known.lock().remove(&vault);
     }
@@ -130,13 +140,16 @@ pub async fn run(context: Arc<NodeContext>) {
         }
         let mut looks = 0;
         for vault in vaults {
-            let row =
-                context.reader.tip(vault).ok().filter(|row| row.status == VaultStatus::Active);
+            let row = context.reader.tip(vault).ok();
             // Whoever leads does it. A leader that comes later looks through the vault itself.
             let Some(row) = row.filter(|row| leads(&context, row.owner)) else {
                 context.blocks.expiry.drop_vault(vault);
                 continue;
             };
+            if row.status != VaultStatus::Active {
+                context.blocks.expiry.pass_over(vault, row.status);
+                continue;
+            }
             look_through(&context, vault, row, rate).await;
             looks += 1;
             if looks == VAULTS_PER_LOOK {
@@ -181,24 +194,24 @@ async fn look_through(context: &Arc<NodeContext>, vault: VaultRef, row: VaultRow
     };
     let mut soonest = found.soonest;
     for batch in found.expired.chunks(BATCH_MAX) {
-        if !remove(context, vault, &row, batch).await {
+        let Some(removed) = remove(context, vault, &row, batch).await else {
             soonest = Some(0);
             break;
-        }
-        book.removed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        };
+        book.removed.fetch_add(removed, Ordering::Relaxed);
         let pause = Duration::from_secs_f64(batch.len() as f64 / rate as f64);
         tokio::time::sleep(pause).await;
     }
     book.end(vault, soonest, took);
 }
 
-/// Proposes the removal of some entities; false if it is not known to have happened.
+/// Proposes the removal of some entities, and tells how many the log found expired; `None` if that is not known.
 async fn remove(
     context: &NodeContext,
     vault: VaultRef,
     row: &VaultRow,
     batch: &[(String, u64)],
-) -> bool {
+) -> Option<u64> {
     let operation = |(key, expired_at): &(String, u64)| Operation::ExpireEntity {
         key: key.clone(),
         expired_at: *expired_at,
@@ -215,10 +228,17 @@ async fn remove(
     let (kind, owner_epoch) = (CommandKind::Write as u8, row.owner_epoch);
     let command = Command { kind, vault, owner_epoch, body: &body }.encode();
     match propose_here(&context.shard, row.owner, command).await {
-        Ok(_) => true,
+        Ok(CommandResult::Write(WriteResult::Committed(committed))) => {
+            let expired = |outcome: &&Outcome| matches!(outcome, Outcome::Expired);
+            Some(committed.outcomes.iter().filter(expired).count() as u64)
+        }
+        Ok(result) => {
+            debug!(%vault, ?result, "expired entities are not removed now");
+            None
+        }
         Err(refusal) => {
             debug!(%vault, ?refusal, "expired entities are not removed now");
-            false
+            None
         }
     }
 }

@@ -292,10 +292,9 @@ fn start(
         snapshots,
         fetcher,
     });
-    let genesis = established.genesis.clone();
-    let addresses = known_addresses(&genesis, peers)?;
+    let addresses = known_addresses(&established.genesis, peers)?;
     let mut tasks = vec![tokio::spawn(follow(directory, source, addresses))];
-    tasks.extend(keep_up(&context, store, peers, genesis));
+    tasks.extend(keep_up(&context, store, peers, established.genesis.clone()));
     Ok(Running { context, driver, transport, tasks })
 }
 

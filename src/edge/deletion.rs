@@ -11,7 +11,8 @@ use ledger_proto::v1;
 use ledger_router::{Reach, VaultLookup};
 use ledger_shard::{DeleteNamespace, DeleteVault, SystemCommand, SystemResult};
 use ledger_types::{GroupId, VaultId, VaultRef};
-use tonic::{Request, Response};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 
 use super::Edge;
 use super::route::{Call, Owner, Place, ROUTES_MAX};
@@ -34,30 +35,12 @@ impl Edge {
             return Err(Failure::field("vault_id", problem));
         }
         let command = SystemCommand::DeleteVault(DeleteVault { vault });
-        let mut attempt = 0;
-        loop {
-            let outcome = match call.place(VaultRef::SYSTEM, Reach::Leader, attempt).await? {
-                Place::Here(owner) => {
-                    let ended = end_here(&call, owner, &command).await;
-                    ended.map(|deleted_at_ns| {
-                        let deleted_at = Some(times::timestamp(deleted_at_ns));
-                        call.answer(GroupId::SYSTEM, v1::DeleteVaultResponse { deleted_at })
-                    })
-                }
-                Place::There(remote) => {
-                    let send = |channel, request| async move {
-                        admin_client(channel).delete_vault(request).await
-                    };
-                    call.forward(remote, message, send).await
-                }
-            };
-            match outcome {
-                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
-                    attempt += 1;
-                }
-                outcome => return outcome.map_err(again),
-            }
-        }
+        let send =
+            |channel, request| async move { admin_client(channel).delete_vault(request).await };
+        let answer = |deleted_at_ns| v1::DeleteVaultResponse {
+            deleted_at: Some(times::timestamp(deleted_at_ns)),
+        };
+        end_at_leader(&call, message, &command, answer, send).await
     }
 
     pub(super) async fn remove_namespace(
@@ -68,29 +51,38 @@ impl Edge {
         let call = Call::begin(&self.slot, &metadata)?;
         let namespace = writable_namespace(message.namespace_id)?;
         let command = SystemCommand::DeleteNamespace(DeleteNamespace { namespace });
-        let mut attempt = 0;
-        loop {
-            let outcome = match call.place(VaultRef::SYSTEM, Reach::Leader, attempt).await? {
-                Place::Here(owner) => {
-                    let ended = end_here(&call, owner, &command).await;
-                    ended.map(|deleted_at_ns| {
-                        let deleted_at = Some(times::timestamp(deleted_at_ns));
-                        call.answer(GroupId::SYSTEM, v1::DeleteNamespaceResponse { deleted_at })
-                    })
-                }
-                Place::There(remote) => {
-                    let send = |channel, request| async move {
-                        admin_client(channel).delete_namespace(request).await
-                    };
-                    call.forward(remote, message, send).await
-                }
-            };
-            match outcome {
-                Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => {
-                    attempt += 1;
-                }
-                outcome => return outcome.map_err(again),
-            }
+        let send =
+            |channel, request| async move { admin_client(channel).delete_namespace(request).await };
+        let answer = |deleted_at_ns| v1::DeleteNamespaceResponse {
+            deleted_at: Some(times::timestamp(deleted_at_ns)),
+        };
+        end_at_leader(&call, message, &command, answer, send).await
+    }
+}
+
+/// Ends a vault or a namespace here if this node leads the directory, else where it is led.
+async fn end_at_leader<Q, A, F>(
+    call: &Call,
+    message: Q,
+    command: &SystemCommand,
+    answer: impl Fn(u64) -> A,
+    send: impl Fn(Channel, Request<Q>) -> F,
+) -> Result<Response<A>, Failure>
+where
+    Q: Copy,
+    F: Future<Output = Result<Response<A>, Status>>,
+{
+    let mut attempt = 0;
+    loop {
+        let outcome = match call.place(VaultRef::SYSTEM, Reach::Leader, attempt).await? {
+            Place::Here(owner) => end_here(call, owner, command)
+                .await
+                .map(|deleted_at_ns| call.answer(GroupId::SYSTEM, answer(deleted_at_ns))),
+            Place::There(remote) => call.forward(remote, message, &send).await,
+        };
+        match outcome {
+            Err(failure) if failure.is_stale_route() && attempt + 1 < ROUTES_MAX => attempt += 1,
+            outcome => return outcome.map_err(again),
         }
     }
 }

@@ -316,6 +316,11 @@ impl Nodes {
         if node.health != Health::Running {
             return None;
         }
+        if node.server.process_id().is_none() {
+            // Someone waited for it to serve, and saw and told how it ended.
+            node.health = Health::Down;
+            return Some(format!("node {number} ended by itself before it served"));
+        }
         let status = node.server.wait_exit(Duration::ZERO).await.ok()?;
         node.health = Health::Down;
         Some(format!("node {number} ended by itself with {status}; {}", node.server.log_tail()))

@@ -200,6 +200,34 @@ async fn what_has_expired_is_removed_once_whoever_leads() {
     assert!(expired.iter().all(|(key, times)| key.starts_with("soon/") && *times == 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_vaults_do_not_keep_others_from_being_looked_through() {
+    // More than are looked through at a time, all before the one that matters.
+    const DELETED: usize = 33;
+    let environment = [("LEDGER_EXPIRY_INTERVAL_MS", "100"), ("LEDGER_SHARDS", "1")];
+    let mut cluster = Cluster::start_with(1, &environment).await;
+    let vaults = cluster.vaults("expiry", DELETED + 1).await;
+    let last = vaults[DELETED];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // Far enough for the restart: whoever serves then was told of no block.
+    let set = set_until("soon", now + 5);
+    cluster.node(0).writes().write(write_request(last, vec![set])).await.unwrap();
+    for vault in &vaults[..DELETED] {
+        let (namespace_id, vault_id) = wire(*vault);
+        let request = v1::DeleteVaultRequest { namespace_id, vault_id };
+        cluster.node(0).admin().delete_vault(request).await.unwrap();
+    }
+    cluster.servers[0].kill();
+    cluster.resume(0).await;
+    let node = cluster.node(0);
+    eventually("what has expired is removed", async || {
+        let found = entities(&node, last).await;
+        if found.is_empty() { Ok(()) } else { Err(found) }
+    })
+    .await;
+    assert_eq!(cluster.metric(0, "ledger_expired_entities_total").await, 1.0);
+}
+
 /// The node that leads a vault's group.
 async fn leader_of(cluster: &Cluster, vault: VaultRef) -> usize {
     let (namespace_id, vault_id) = wire(vault);
