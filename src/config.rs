@@ -3,6 +3,7 @@
 //! Owns names, defaults and validation. Precedence: flags, environment, TOML file, defaults. Must never
 //! ignore a key that it does not know, nor read anything after start.
 
+mod memory;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use ledger_shard::DriverMode;
 use ledger_types::check_name;
 use thiserror::Error;
 
+pub use memory::available_bytes;
 pub use settings::{SETTINGS, Setting};
 
 /// Variables under our prefix that belong to the command-line tools.
@@ -297,13 +299,25 @@ pub struct Config {
     pub log_json: Option<bool>,
 }
 
+/// What defaults derive from.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine<'a> {
+    /// Its name.
+    pub host_name: &'a str,
+    /// Its processors.
+    pub processors: usize,
+    /// Bytes of memory that this process may use; 0 if unknown.
+    pub memory_bytes: u64,
+}
+
 impl Config {
-    /// Validates settings; `host_name` and `processors` are what defaults derive from.
-    pub fn from_raw(
-        raw: &RawConfig,
-        host_name: &str,
-        processors: usize,
-    ) -> Result<Config, ConfigError> {
+    /// Validates settings.
+    pub fn from_raw(raw: &RawConfig, machine: Machine<'_>) -> Result<Config, ConfigError> {
+        let Machine { host_name, processors, memory_bytes } = machine;
+        let cache = |text: &str| match text {
+            "" => Ok(memory::default_cache_bytes(memory_bytes)),
+            text => bytes(text),
+        };
         let expect = raw.parse("bootstrap-expect", |text| number(text, 1, 7))?;
         Ok(Config {
             name: raw.parse("node-id", |text| node_name(text, host_name))?,
@@ -321,8 +335,8 @@ impl Config {
             auto_create_vaults: raw.parse("auto-create-vaults", flag)?,
             driver_mode: raw.parse("driver-mode", driver_mode)?,
             write_buffer_bytes: raw.parse("write-buffer-bytes", bytes)?,
-            block_cache_bytes: raw.parse("block-cache-bytes", bytes)?,
-            tree_cache_bytes: raw.parse("tree-cache-bytes", bytes)?,
+            block_cache_bytes: raw.parse("block-cache-bytes", cache)?,
+            tree_cache_bytes: raw.parse("tree-cache-bytes", cache)?,
             namespace_operations_per_second: raw
                 .parse("namespace-operations-per-second", |text| number(text, 0, 1_000_000_000))?,
             expiry_interval: raw

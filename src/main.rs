@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
-use ledger::config::{Config, ConfigError, RawConfig, SETTINGS};
+use ledger::config::{Config, ConfigError, Machine, RawConfig, SETTINGS, available_bytes};
 use ledger::{demo, node};
 
 fn main() -> ExitCode {
@@ -100,7 +100,8 @@ fn gather(arguments: &ArgMatches) -> Result<RawConfig, ConfigError> {
 
 fn validate(raw: &RawConfig) -> Result<Config, ConfigError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Config::from_raw(raw, &node::host_name(), processors)
+    let (host_name, memory_bytes) = (node::host_name(), available_bytes());
+    Config::from_raw(raw, Machine { host_name: &host_name, processors, memory_bytes })
 }
 
 fn serve(arguments: &ArgMatches) -> Result<(), Box<dyn std::error::Error>> {

@@ -112,14 +112,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         env: "LEDGER_BLOCK_CACHE_BYTES",
         flag: "block-cache-bytes",
-        default: "67108864",
-        doc: "Bytes of the store's block cache",
+        default: "",
+        doc: "Bytes of the store's block cache; default: a 32nd of the memory, 64 to 512 MiB",
     },
     Setting {
         env: "LEDGER_TREE_CACHE_BYTES",
         flag: "tree-cache-bytes",
-        default: "67108864",
-        doc: "Bytes of state-tree nodes kept in memory over all vaults",
+        default: "",
+        doc: "Bytes of state-tree nodes kept in memory over all vaults; default: as the block cache",
     },
     Setting {
         env: "LEDGER_NAMESPACE_OPERATIONS_PER_SECOND",

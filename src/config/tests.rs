@@ -8,6 +8,20 @@ fn gather(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<RawConfig, Con
     RawConfig::gather(&flags, env.iter().map(own), None)
 }
 
+fn machine(host_name: &str, processors: usize) -> Machine<'_> {
+    Machine { host_name, processors, memory_bytes: 8 << 30 }
+}
+
+#[test]
+fn caches_follow_the_memory_unless_they_are_set() {
+    let raw = gather(&[], &[("LEDGER_TREE_CACHE_BYTES", "1048576")]).expect("known");
+    let config = Config::from_raw(&raw, machine("host", 2)).expect("valid");
+    assert_eq!((config.tree_cache_bytes, config.block_cache_bytes), (1 << 20, 256 << 20));
+    let raw = gather(&[], &[("LEDGER_TREE_CACHE_BYTES", "1023")]).expect("known");
+    let error = Config::from_raw(&raw, machine("host", 2)).expect_err("too small").to_string();
+    assert!(error.contains("tree-cache-bytes"), "{error}");
+}
+
 #[test]
 fn flags_go_before_environment_and_environment_before_defaults() {
     let raw = gather(&[("shards", "4")], &[("LEDGER_SHARDS", "2"), ("BOOTSTRAP_EXPECT", "1")])
@@ -15,7 +29,7 @@ fn flags_go_before_environment_and_environment_before_defaults() {
     assert_eq!(raw.get("shards"), ("4", Origin::Flag));
     assert_eq!(raw.get("bootstrap-expect"), ("1", Origin::Environment));
     assert_eq!(raw.get("data-dir"), ("/data", Origin::Default));
-    let config = Config::from_raw(&raw, "ledger-2", 2).expect("valid");
+    let config = Config::from_raw(&raw, machine("ledger-2", 2)).expect("valid");
     assert_eq!((config.name.as_str(), config.shards, config.worker_threads), ("2", 4, 1));
 }
 
@@ -44,7 +58,7 @@ fn files_are_read_and_their_keys_checked() {
     std::fs::write(&path, "shards = 3\npeers = \"a:1, b:2\"\n").expect("written");
     let raw = RawConfig::gather(&[], std::iter::empty(), Some(&path)).expect("known keys");
     assert_eq!(raw.get("shards"), ("3", Origin::File));
-    let config = Config::from_raw(&raw, "host", 8).expect("valid");
+    let config = Config::from_raw(&raw, machine("host", 8)).expect("valid");
     assert_eq!(config.peers, ["a:1", "b:2"]);
     assert_eq!(config.name, "0");
     std::fs::write(&path, "data_dirr = 3\n").expect("written");
@@ -55,7 +69,7 @@ fn files_are_read_and_their_keys_checked() {
 #[test]
 fn bad_values_name_setting_and_origin() {
     let raw = gather(&[], &[("LEDGER_LISTEN_ADDR", "localhost")]).expect("known");
-    let error = Config::from_raw(&raw, "host", 2).expect_err("no port").to_string();
+    let error = Config::from_raw(&raw, machine("host", 2)).expect_err("no port").to_string();
     assert!(error.contains("listen-addr") && error.contains("environment"), "{error}");
     let too_small = [
         ("shards", "0"),
@@ -65,7 +79,7 @@ fn bad_values_name_setting_and_origin() {
     ];
     for (flag, value) in too_small {
         let raw = gather(&[(flag, value)], &[]).expect("known");
-        let error = Config::from_raw(&raw, "host", 2).expect_err("too small").to_string();
+        let error = Config::from_raw(&raw, machine("host", 2)).expect_err("too small").to_string();
         assert!(error.contains(flag), "{error}");
     }
 }

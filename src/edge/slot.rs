@@ -3,12 +3,14 @@
 //! Owns the node's stage and the checks behind the probes. The listeners are up before the node belongs to
 //! a cluster, because founding one needs them. Must never wait.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ledger_shard::ShardHandle;
 use ledger_types::GroupId;
+use tokio::sync::Notify;
 
 use super::status::Failure;
 use crate::context::NodeContext;
@@ -52,6 +54,8 @@ pub struct NodeSlot {
     context: OnceLock<Arc<NodeContext>>,
     shard: OnceLock<ShardHandle>,
     stage: AtomicU8,
+    /// Told when the stage changes.
+    moved_on: Notify,
     /// Milliseconds from `beats_since` to the last beat that became durable, plus one; 0 before the first.
     last_beat_ms: Arc<AtomicU64>,
     beat_pending: Arc<AtomicBool>,
@@ -73,6 +77,20 @@ impl NodeSlot {
     /// Moves on to a later stage. An earlier one is ignored: a node's life has one direction.
     pub fn enter(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        self.moved_on.notify_waiters();
+    }
+
+    /// Waits until the node gives its work away. Costs nothing meanwhile, so every open stream may wait.
+    pub async fn drained(&self) {
+        loop {
+            // Listens before it looks, so that no change falls between the two.
+            let mut moved_on = pin!(self.moved_on.notified());
+            moved_on.as_mut().enable();
+            if self.stage() >= Stage::Draining {
+                return;
+            }
+            moved_on.await;
+        }
     }
 
     /// The stage.

@@ -3,7 +3,7 @@
 //! Owns the stream's position, and the end of streams that nobody reads. Must never rely on being told of every
 //! block: a notice only says that there is more, and the blocks are read from the vault's own chain.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,9 @@ pub(super) type BlockStream = AnswerStream<v1::BlockAnnouncement>;
 const QUEUED_MAX: usize = 64;
 /// How long a full queue may stay full before its stream ends.
 const SLOW_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often an idle stream looks whether the node still serves.
-const IDLE_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often an idle stream looks whether its vault is still here. As long as heartbeats are apart, so that a stream with
+/// them wakes once for both.
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What a watch tells of.
 pub(super) trait Telling: Send + Sync + 'static {
@@ -172,6 +173,7 @@ impl Edge {
         let (mut next, mut told) = (from_height, Instant::now());
         // Subscribed before the tip is read, so that no block falls between the two.
         let mut tips = call.context.blocks.subscribe(owner.vault, 0);
+        let mut drained = pin!(self.slot.drained());
         loop {
             tips.borrow_and_update();
             let tip = call.owned_row(owner)?.height;
@@ -203,9 +205,9 @@ impl Edge {
                     }
                 }
                 () = sender.closed() => return Ok(()),
+                () = &mut drained => return Err(Failure::Draining),
                 () = tokio::time::sleep(pause) => {}
             }
-            self.still_serves()?;
         }
     }
 

@@ -30,7 +30,8 @@ pub struct CoreConfig {
     pub max_inflight_messages: usize,
     /// Bytes of a group's uncommitted entries above which proposals are refused.
     pub max_uncommitted_bytes: u64,
-    /// Bytes of committed entries handed to apply at once.
+    /// Bytes of committed entries handed to apply at once. Nobody in the group is answered before all of them are
+    /// applied, and a key may cost a hundred microseconds where no cache holds it.
     pub max_committed_bytes_per_ready: u64,
     /// Bytes of commands folded into one entry; a larger single command is an entry of its own.
     pub max_entry_bytes: usize,
@@ -54,7 +55,7 @@ impl Default for CoreConfig {
             max_message_bytes: 256 * 1024,
             max_inflight_messages: 64,
             max_uncommitted_bytes: 32 * 1024 * 1024,
-            max_committed_bytes_per_ready: 4 * 1024 * 1024,
+            max_committed_bytes_per_ready: 512 * 1024,
             max_entry_bytes: 256 * 1024,
             log_entries_max: 100_000,
             log_bytes_max: 64 * 1024 * 1024,

@@ -4,8 +4,8 @@
 
 use ledger_shard_core::view::Family;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, LogLevel, Options, WriteBufferManager,
 };
 
 const KIB: usize = 1024;
@@ -129,6 +129,12 @@ fn table(family: Family, memory: &SharedMemory) -> BlockBasedOptions {
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // An index in one piece is as large as a file is long, and one that the cache cannot hold is read and decompressed
+    // again with every seek. In partitions a seek reads what it needs; only their small directory stays in memory.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(4 * KIB);
+    table.set_pin_top_level_index_and_filter(true);
     let block_bytes = match family {
         Family::Raft => 32 * KIB,
         Family::Blocks | Family::History => 16 * KIB,

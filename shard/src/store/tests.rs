@@ -45,6 +45,23 @@ fn a_directory_keeps_its_identity_and_counts_its_boots() {
 }
 
 #[test]
+fn an_index_is_stored_in_pieces_that_a_seek_reads_one_of() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory).unwrap();
+    for family in Family::ALL {
+        let handle = store.family(family);
+        store.db.put_cf(handle, b"key", b"value").unwrap();
+        store.flush(&[family]).unwrap();
+        let told = store.db.property_value_cf(handle, "rocksdb.aggregated-table-properties");
+        let told = told.unwrap().expect("the engine has this property");
+        let pieces =
+            told.split(';').find_map(|part| part.trim().strip_prefix("# index partitions="));
+        // An index that is in one piece whatever its size has none.
+        assert_eq!(pieces, Some("1"), "{}: {told}", family.name());
+    }
+}
+
+#[test]
 fn a_second_server_on_the_directory_is_refused() {
     let directory = TempDir::new().unwrap();
     let first = open(&directory).unwrap();
