@@ -55,7 +55,7 @@ tidy: ## Check the rules of the repository: arrows, sizes, documents, lockfile, 
 ladder: build ## Measure what a write costs, rung by rung (ARGS="8" for eight seconds a rung)
 	$(BINARIES)/ladder $(ARGS)
 
-bench: build ## Measure the state tree beside the jmt crate (ARGS="5000000" for five million keys)
+bench: build ## Measure the state tree beside the jmt crate (ARGS="5000000" for five million keys, ARGS=packages for sizes of reads)
 	$(BINARIES)/state_tree $(ARGS)
 
 wasm: ## Build the verifier for WebAssembly and run it in Node on golden vectors, where that is possible

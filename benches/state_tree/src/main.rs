@@ -6,10 +6,15 @@
 //!
 //! `state_tree [KEYS]... [--jmt-keys-max N]`, by default 10,000 and 1,000,000 keys. Five million
 //! should need some 4 GiB of memory.
+//!
+//! `state_tree packages [BLOCKS]` prints how large verified reads of one key are instead, in a vault with that
+//! many blocks and keys, by default 1,000,000.
 
 mod cost;
 mod jellyfish;
 mod ours;
+mod package;
+mod rows;
 mod table;
 mod workload;
 
@@ -36,10 +41,13 @@ const PROOFS: u64 = 5_000;
 const LIST_ITEMS: usize = 100;
 
 fn main() -> ExitCode {
-    let Some((sizes, jmt_keys_max)) = arguments() else {
-        complain("state_tree [KEYS]... [--jmt-keys-max N]");
-        return ExitCode::FAILURE;
-    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((_, blocks)) = words.split_first().filter(|(first, _)| *first == "packages") {
+        let Some(blocks) = package_blocks(blocks) else { return misused() };
+        package::measure(blocks);
+        return ExitCode::SUCCESS;
+    }
+    let Some((sizes, jmt_keys_max)) = arguments(words) else { return misused() };
     let mut report = Report::default();
     for keys in sizes {
         measure_ours(keys, &mut report);
@@ -51,9 +59,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn arguments() -> Option<(Vec<u64>, u64)> {
+fn package_blocks(words: &[String]) -> Option<u64> {
+    match words {
+        [] => Some(1_000_000),
+        [blocks] => blocks.parse().ok().filter(|blocks| *blocks >= 1_000),
+        _ => None,
+    }
+}
+
+fn arguments(words: Vec<String>) -> Option<(Vec<u64>, u64)> {
     let (mut sizes, mut jmt_keys_max) = (Vec::new(), u64::MAX);
-    let mut words = std::env::args().skip(1);
+    let mut words = words.into_iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--jmt-keys-max" => jmt_keys_max = words.next()?.parse().ok()?,
@@ -128,6 +144,7 @@ fn measure_jmt(keys: u64, report: &mut Report) {
 }
 
 #[expect(clippy::print_stderr, reason = "says how it is used")]
-fn complain(usage: &str) {
-    eprintln!("usage: {usage}");
+fn misused() -> ExitCode {
+    eprintln!("usage: state_tree [KEYS]... [--jmt-keys-max N], or state_tree packages [BLOCKS]");
+    ExitCode::FAILURE
 }

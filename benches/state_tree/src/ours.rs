@@ -4,12 +4,11 @@
 //! tree alone. When pages are written and memory is given back follows
 //! `shard/core/src/apply/cache.rs`.
 
-use std::collections::{BTreeMap, HashMap};
-
-use ledger_proof::{ListLimits, ListProof, PageWrite, ReadFault, StateTree, TreeAnchor, TreeStore};
+use ledger_proof::{ListLimits, ListProof, PageWrite, StateTree, TreeAnchor};
 use ledger_types::Digest;
 
 use crate::cost::timed;
+use crate::rows::Rows;
 use crate::table::{Proofs, Updates};
 use crate::workload::{Draw, key, record};
 
@@ -21,33 +20,6 @@ const FLUSH_KEYS: u64 = 8 * 1024 * 1024 / 300;
 const PAGE_KEY_BYTES: u64 = 16;
 /// Keys per block while the tree is filled.
 const FILL_BATCH: u64 = 10_000;
-
-/// Rows in key order and pages.
-#[derive(Default)]
-struct Rows {
-    records: BTreeMap<Box<[u8]>, [u8; 93]>,
-    pages: HashMap<(u64, u64), Vec<u8>>,
-}
-
-impl TreeStore for Rows {
-    fn page(&self, id: u64, height: u64) -> Result<Option<Vec<u8>>, ReadFault> {
-        Ok(self.pages.get(&(id, height)).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), ReadFault> {
-        let from = std::ops::Bound::Included(from);
-        for (key, record) in self.records.range::<[u8], _>((from, std::ops::Bound::Unbounded)) {
-            if !visit(key, record) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// When pages are written.
 #[derive(Clone, Copy, PartialEq, Eq)]

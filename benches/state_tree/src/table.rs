@@ -84,7 +84,8 @@ impl Report {
     }
 }
 
+/// Prints a line.
 #[expect(clippy::print_stdout, reason = "a measurement prints its table")]
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
