@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ledger_client::{
-    Client, SavedProof, TrustSource, VerificationError, VerifiedOptions, write_bundle,
+    CheckedProof, Client, ListOf, SavedProof, TrustSource, VerificationError, VerifiedOptions,
+    write_bundle,
 };
-use ledger_proof::{TimeRule, TrustBundle, VerifiedValue};
+use ledger_proof::{
+    TimeRule, TransactionChoice, TrustBundle, VerifiedItem, VerifiedValue, tx_tree,
+};
 use ledger_types::{StateKey, VaultRef};
 use support::chain::{Cluster, bundle};
 use support::{VAULT, config, start};
@@ -44,16 +47,35 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-/// What is said about a file: one line for each key, or nothing if it is refused.
+/// What is said about a file, line by line, or nothing if it is refused.
 type Verdict = Option<Vec<String>>;
 
 /// The verdicts of the SDK.
 fn rust_verdict(bytes: &[u8], bundle: &TrustBundle) -> Verdict {
     let checked: Result<_, VerificationError> =
         SavedProof::decode(bytes).and_then(|proof| proof.verify(bundle, TimeRule::Any));
-    let checked = checked.ok()?.into_values()?;
-    let answers = checked.keys.iter().zip(&checked.proved.values);
-    Some(answers.map(|(key, value)| format!("{} {}", hex(key.as_bytes()), shown(value))).collect())
+    let lines = match checked.ok()? {
+        CheckedProof::Values(values) => {
+            let answers = values.keys.iter().zip(&values.proved.values);
+            answers
+                .map(|(key, value)| format!("{} {}", hex(key.as_bytes()), shown(value)))
+                .collect()
+        }
+        CheckedProof::Transaction(transaction) => {
+            let made = &transaction.proved.transaction;
+            let (id, leaf) = (hex(&made.tx_id.0), tx_tree::tx_leaf(&made.encode()));
+            vec![format!("transaction {id} {} {}", transaction.index, hex(&leaf.0))]
+        }
+        CheckedProof::List(list) => {
+            let items = list.items.iter().map(|VerifiedItem { key, record, value }| {
+                format!("{} present {} {}", hex(key), record.modified_height, hex(value))
+            });
+            let head = format!("list {} {}", hex(&list.prefix), list.items.len());
+            std::iter::once(head).chain(items).collect()
+        }
+    };
+    // A value without bytes leaves nothing behind the height.
+    Some(lines.into_iter().map(|line: String| line.trim_end().to_owned()).collect())
 }
 
 fn shown(value: &VerifiedValue) -> String {
@@ -92,7 +114,9 @@ fn python_verdicts(python: &Path, state: &Path, files: &[Vec<u8>]) -> Vec<Verdic
         match line {
             "refused" => verdicts.push(None),
             "holds" => verdicts.push(Some(Vec::new())),
-            answer => verdicts.last_mut().unwrap().as_mut().unwrap().push(answer.to_owned()),
+            answer => {
+                verdicts.last_mut().unwrap().as_mut().unwrap().push(answer.trim_end().to_owned());
+            }
         }
     }
     assert_eq!(verdicts.len(), files.len(), "{said}");
@@ -100,12 +124,33 @@ fn python_verdicts(python: &Path, state: &Path, files: &[Vec<u8>]) -> Vec<Verdic
     verdicts
 }
 
-async fn saved(address: &str, state: &Path, vault: VaultRef, keys: &[StateKey]) -> Vec<u8> {
+async fn reader(address: &str, state: &Path) -> Client {
     let mut settings = config(&[address]);
     settings.trust = TrustSource::File(state.join("bundle"));
-    let reader = Client::connect(settings).await.unwrap();
-    let answer = reader.verified_get(vault, keys, VerifiedOptions::default()).await.unwrap();
-    answer.saved_proof().encode()
+    Client::connect(settings).await.unwrap()
+}
+
+/// Honest files of each kind about a cluster: keys of the vault, keys of the directory, a receipt by id and one by
+/// index, keys at a height, a list of now and an empty one at a height.
+async fn honest_files(address: &str, state: &Path, keys: &[StateKey]) -> Vec<Vec<u8>> {
+    let reader = reader(address, state).await;
+    let now = VerifiedOptions::default();
+    let past = VerifiedOptions::at_height(1);
+    let directory = [StateKey::entity("vault/7/9"), StateKey::entity("vault/7/10")];
+    let by_id = reader.receipt(VAULT, 2, TransactionChoice::Index(0)).await.unwrap();
+    let id = TransactionChoice::Id(by_id.proved.transaction.tx_id);
+    let entities = ListOf::Entities(String::new());
+    let resource = ListOf::Entities("none".to_owned());
+    let proofs = [
+        reader.verified_get(VAULT, keys, now).await.unwrap().saved_proof(),
+        reader.verified_get(VaultRef::SYSTEM, &directory, now).await.unwrap().saved_proof(),
+        reader.receipt(VAULT, 2, id).await.unwrap().saved_proof(),
+        by_id.saved_proof(),
+        reader.verified_get(VAULT, keys, past).await.unwrap().saved_proof(),
+        reader.whole_verified_list(VAULT, entities, 10, now).await.unwrap().saved_proof,
+        reader.whole_verified_list(VAULT, resource, 10, past).await.unwrap().saved_proof,
+    ];
+    proofs.iter().map(SavedProof::encode).collect()
 }
 
 #[tokio::test]
@@ -118,11 +163,9 @@ async fn both_implementations_say_the_same_about_proof_files() {
     cluster.serve(&node);
     cluster.vault.lock().commit(&[(StateKey::entity("config"), b"saved".to_vec())]);
     let keys = [StateKey::entity("config"), StateKey::by_resource("doc:1", "viewer", "user:a")];
-    let of_vault = saved(&address, state.path(), VAULT, &keys).await;
-    let directory = [StateKey::entity("vault/7/9"), StateKey::entity("vault/7/10")];
-    let of_directory = saved(&address, state.path(), VaultRef::SYSTEM, &directory).await;
-    let mut files = vec![of_vault.clone(), of_directory.clone()];
-    for honest in [&of_vault, &of_directory] {
+    let honest = honest_files(&address, state.path(), &keys).await;
+    let mut files = honest.clone();
+    for honest in &honest {
         files.push(honest[..honest.len() - 1].to_vec());
         files.push([&honest[..], &[0]].concat());
         for offset in (0..honest.len()).step_by(STRIDE) {
@@ -132,10 +175,17 @@ async fn both_implementations_say_the_same_about_proof_files() {
         }
     }
     let expected: Vec<Verdict> = files.iter().map(|file| rust_verdict(file, &bundle())).collect();
-    let value = format!("{} present 2 {}", hex(keys[0].as_bytes()), hex(b"saved"));
+    let present = |value: &[u8], height: u64| {
+        format!("{} present {height} {}", hex(keys[0].as_bytes()), hex(value))
+    };
     let absent = format!("{} absent", hex(keys[1].as_bytes()));
-    assert_eq!(expected[0], Some(vec![value, absent]));
+    assert_eq!(expected[0], Some(vec![present(b"saved", 2), absent.clone()]));
     assert_eq!(expected[1].as_ref().unwrap().len(), 2);
+    assert!(expected[2].as_ref().unwrap()[0].starts_with("transaction 0200"), "{:?}", expected[2]);
+    assert_eq!(expected[2], expected[3]);
+    assert_eq!(expected[4], Some(vec![present(b"{}", 1), absent]));
+    assert_eq!(expected[5], Some(vec!["list 01 1".to_owned(), present(b"saved", 2)]));
+    assert_eq!(expected[6], Some(vec!["list 016e6f6e65 0".to_owned()]));
     assert!(expected.iter().filter(|verdict| verdict.is_none()).count() > files.len() / 2);
     let said = python_verdicts(&python, state.path(), &files);
     for (number, (said, expected)) in said.iter().zip(&expected).enumerate() {
@@ -145,5 +195,6 @@ async fn both_implementations_say_the_same_about_proof_files() {
     let mut stranger = bundle();
     stranger.voters[0].public_key = support::chain::node_key_of(9).public_key();
     write_bundle(&state.path().join("bundle"), &stranger).unwrap();
-    assert_eq!(python_verdicts(&python, state.path(), &files[..2]), [None, None]);
+    let verdicts = python_verdicts(&python, state.path(), &honest);
+    assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks proofs that `ledger-cli` saved, without a network: `verify_proof.py --bundle FILE PROOF`.
 
-Prints what is proved about each key. Ends with 0 if every proof holds, with 1 if one is refused,
-and with 2 if a file cannot be read. Without `--fresh` no clock is asked, and what a proof says was
-so when it was signed.
+Prints what is proved: about keys, the items of a list, or a transaction. Ends with 0 if every proof
+holds, with 1 if one is refused, and with 2 if a file cannot be read. Without `--fresh` no clock is
+asked, and what a proof says was so when it was signed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from ledger_verifier.saved_proof import Proved, decode_saved_proof, verify_saved_proof
+from ledger_verifier.records import LAST_TAG
+from ledger_verifier.saved_proof import (
+    Proved,
+    ProvedKeys,
+    ProvedList,
+    decode_saved_proof,
+    verify_saved_proof,
+)
 from ledger_verifier.trust import TrustBundle, decode_bundle
 from ledger_verifier.verified_read import Answer
 from ledger_verifier.wire import Refused
@@ -35,6 +42,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 def shown_key(key: bytes) -> str:
     """A state key for people: the entity or relationship that it names."""
+    if key[0] > LAST_TAG:
+        return f"key {key.hex()}"
     parts = key[1:].decode("utf-8", errors="backslashreplace").split("\x00")
     if key[0] == 0:
         return "descriptor"
@@ -64,6 +73,26 @@ def shown_answer(key: bytes, answer: Answer) -> str:
     return line
 
 
+def answers(proved: Proved) -> list[tuple[bytes, Answer]]:
+    """Keys with what is proved about them: those asked for, or those of a list."""
+    if isinstance(proved, ProvedKeys):
+        return proved.answers
+    if isinstance(proved, ProvedList):
+        return [(item.key, Answer(item.record, item.value, False)) for item in proved.items]
+    return []
+
+
+def plain(proved: Proved) -> list[str]:
+    """What is proved, line by line, for programs."""
+    lines = [plain_answer(*answer) for answer in answers(proved)]
+    if isinstance(proved, ProvedList):
+        return [f"list {proved.prefix.hex()} {len(lines)}", *lines]
+    if not isinstance(proved, ProvedKeys):
+        made = proved.transaction
+        return [f"transaction {made.id.hex()} {proved.index} {made.leaf.hex()}"]
+    return lines
+
+
 def shown(path: Path, proved: Proved, bundle: TrustBundle) -> list[str]:
     """What the proof says, line by line, for people."""
     header, count = proved.block.header, proved.block.count
@@ -73,21 +102,29 @@ def shown(path: Path, proved: Proved, bundle: TrustBundle) -> list[str]:
         f"keys that signed: {count.keys}, the oldest in Unix second {count.oldest_time},"
         f" under trust bundle {bundle.sequence} of {bundle.domain}",
     ]
-    return lines + [shown_answer(key, answer) for key, answer in proved.answers]
+    if isinstance(proved, ProvedList):
+        lines.append(f"all of a list, items: {len(proved.items)}")
+    elif not isinstance(proved, ProvedKeys):
+        made = proved.transaction
+        lines.append(
+            f"transaction {made.id.hex()}, number {proved.index} of the block's {header.tx_count}"
+            f" from 0, client {made.client!r}, operations: {len(made.operations)}"
+        )
+    return lines + [shown_answer(key, answer) for key, answer in answers(proved)]
 
 
-def check_file(path: Path, bundle: TrustBundle, now: Optional[int], plain: bool) -> bool:
+def check_file(path: Path, bundle: TrustBundle, now: Optional[int], is_plain: bool) -> bool:
     """Checks one file and prints what it proves. Returns whether it holds."""
     data = read_bounded(path, PROOF_BYTES_MAX)
     try:
         proved = verify_saved_proof(decode_saved_proof(data), bundle, now)
     except Refused as refusal:
-        if plain:
+        if is_plain:
             print("refused")
         print(f"{path} is refused: {refusal}", file=sys.stderr)
         return False
-    if plain:
-        print("holds", *(plain_answer(*answer) for answer in proved.answers), sep="\n")
+    if is_plain:
+        print("holds", *plain(proved), sep="\n")
     else:
         print("\n".join(shown(path, proved, bundle)))
     return True

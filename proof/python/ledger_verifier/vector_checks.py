@@ -21,7 +21,7 @@ from .state_tree import decode_key_proof, state_root, verify_key
 from .system_entities import decode_entity
 from .transactions import decode_transaction
 from .trust import Signer, VoterSet, count_note, decode_bundle
-from .verified_list import verify_verified_list
+from .verified_list import decode_list_page, decode_verified_list, verify_verified_list
 from .verified_read import (
     Answer,
     AtHeight,
@@ -30,6 +30,7 @@ from .verified_read import (
     ReadAt,
     Trust,
     decode_known,
+    decode_receipt,
     decode_verified_read,
     verify_bundle_link,
     verify_read,
@@ -236,8 +237,8 @@ def _answer(answer: Answer) -> Json:
 
 def _verified_list(vector: Json) -> Json:
     _, items = verify_verified_list(
-        unhex(vector["answer"]),
-        [unhex(page) for page in vector["later"]],
+        decode_verified_list(unhex(vector["answer"])),
+        [decode_list_page(unhex(page)) for page in vector["later"]],
         unhex(vector["prefix"]),
         parse_origin(vector["origin"]),
         _read_at(vector["at"]),
@@ -254,7 +255,7 @@ def _bundle_link(vector: Json) -> Json:
 
 def _receipt(vector: Json) -> Json:
     receipt = verify_receipt(
-        unhex(vector["answer"]),
+        decode_receipt(unhex(vector["answer"])),
         parse_origin(vector["origin"]),
         number(vector["height"]),
         unhex(vector["tx_id"]),

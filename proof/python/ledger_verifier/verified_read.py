@@ -270,6 +270,16 @@ def verify_bundle_link(link: bytes, bundle: TrustBundle, may_lower: bool = False
 
 
 @dataclass(frozen=True)
+class ReceiptPackage:
+    """A block proof, and a transaction with the path from it to the block's header."""
+
+    block: BlockProof
+    transaction: bytes
+    index: int
+    path: list[bytes]
+
+
+@dataclass(frozen=True)
 class Receipt:
     """A transaction that is proved to be in a block."""
 
@@ -278,26 +288,32 @@ class Receipt:
     block: Block
 
 
+def decode_receipt(data: bytes) -> ReceiptPackage:
+    """Reads the package of a receipt."""
+    reader = Reader(data)
+    reader.magic(RECEIPT_MAGIC)
+    block = read_block(reader)
+    transaction = reader.str32(TRANSACTION_BYTES_MAX, "transaction")
+    index, path = reader.u32("index"), reader.path("transaction path")
+    reader.finish()
+    return ReceiptPackage(block, transaction, index, path)
+
+
 def verify_receipt(
-    data: bytes,
+    package: ReceiptPackage,
     origin: Origin,
     height: int,
-    transaction_id: bytes,
+    wanted: Union[bytes, int],
     trust: Trust,
     known: Optional[Known],
 ) -> Receipt:
-    """Checks a receipt for the transaction with this id in the block at this height."""
-    reader = Reader(data)
-    reader.magic(RECEIPT_MAGIC)
-    proof = read_block(reader)
-    transaction_bytes = reader.str32(TRANSACTION_BYTES_MAX, "transaction")
-    index, path = reader.u32("index"), reader.path("transaction path")
-    reader.finish()
-    block = verify_block(proof, origin, AtHeight(height), trust, known)
+    """Checks a receipt for a transaction, by its id or its index, in the block at this height."""
+    block = verify_block(package.block, origin, AtHeight(height), trust, known)
     with refused_as("TransactionPath"):
         header = block.header
-        verify_inclusion(leaf(transaction_bytes), index, header.tx_count, path, header.tx_root)
-    transaction = decode_transaction(transaction_bytes)
-    if transaction.id != transaction_id:
-        raise Refused("OtherTransaction", transaction.id.hex())
-    return Receipt(transaction, index, block)
+        hashed = leaf(package.transaction)
+        verify_inclusion(hashed, package.index, header.tx_count, package.path, header.tx_root)
+    transaction = decode_transaction(package.transaction)
+    if wanted != (package.index if isinstance(wanted, int) else transaction.id):
+        raise Refused("OtherTransaction", f"{transaction.id.hex()} at index {package.index}")
+    return Receipt(transaction, package.index, block)

@@ -153,7 +153,7 @@ def pages(entries: Entries, keys: list[bytes], added: int) -> list[bytes]:
     """A list of these keys in pages, each of which adds `added` keys or the last few."""
     answers, start = [], 0
     while True:
-        end = min(start + added - (start == 0), len(keys) - 1)
+        end = min(start + added - (not answers), len(keys) - 1)
         answers.append(page(entries, keys[start], keys[end]).encoded())
         if end == len(keys) - 1:
             return answers
@@ -263,13 +263,22 @@ class Log:
     vault: int
     rows: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
     headers: list[bytes] = field(default_factory=list)
+    # The rows after each block, and its transactions.
+    past: list[dict[bytes, tuple[bytes, bytes]]] = field(default_factory=list)
+    bodies: list[list[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         descriptor = b"\x01" + u64(self.namespace) + u64(self.vault) + u64(0) + u64(0) + ZERO
         self.commit({b"\x00": descriptor})
 
-    def commit(self, changes: dict[bytes, bytes], expires_at: int = 0) -> None:
-        """Adds a block that sets these keys."""
+    def commit(
+        self,
+        changes: dict[bytes, bytes],
+        expires_at: int = 0,
+        transactions: Optional[list[bytes]] = None,
+    ) -> None:
+        """Adds a block that sets these keys and says that it holds these transactions."""
+        body = transactions or []
         height = len(self.headers)
         for key, value in changes.items():
             record = b"\x01" + u64(height) + u64(height) + u32(0) + u64(expires_at)
@@ -281,8 +290,8 @@ class Log:
             + u64(self.vault)
             + u64(height)
             + previous
-            + plain(b"")
-            + u32(0)
+            + list_root([leaf(transaction) for transaction in body])
+            + u32(len(body))
             + u32(0)
             + state_root(self.records())
             + u64(len(self.rows))
@@ -292,6 +301,8 @@ class Log:
             + u64(height + 5)
             + bytes(16)
         )
+        self.past.append(dict(self.rows))
+        self.bodies.append(body)
 
     def records(self) -> Entries:
         """The records by key."""
@@ -314,23 +325,45 @@ class Log:
         lines += [NodeKey(number).cosign(text, time) for number in signers]
         return (text + "\n" + "".join(lines)).encode()
 
-    def read(self, keys: list[bytes], signers: list[int]) -> bytes:
-        """A verified read of the last block."""
-        leaves = self.leaves()
-        items = b"".join(self._item(key) for key in keys)
-        return (
-            b"verified-read/v1"
-            + str16(self.note(signers))
-            + self.headers[-1]
-            + digests(inclusion_path(leaves, len(leaves) - 1))
-            + b"\x00"
-            + u16(len(keys))
-            + items
-        )
+    def block(self, height: int, signers: list[int]) -> bytes:
+        """Note, header and header path of a block, without growth."""
+        path = inclusion_path(self.leaves(), height)
+        return str16(self.note(signers)) + self.headers[height] + digests(path) + b"\x00"
 
-    def _item(self, key: bytes) -> bytes:
-        value = b"\x01" + str32(self.rows[key][1]) if key in self.rows else b"\x00"
-        return prove_key(self.records(), key) + value
+    def read(
+        self, keys: list[bytes], signers: list[int], height: Optional[int] = None
+    ) -> bytes:
+        """A verified read of the last block, or of one at a height."""
+        height = len(self.headers) - 1 if height is None else height
+        items = b"".join(self._item(key, height) for key in keys)
+        return b"verified-read/v1" + self.block(height, signers) + u16(len(keys)) + items
+
+    def _item(self, key: bytes, height: int) -> bytes:
+        rows = self.past[height]
+        value = b"\x01" + str32(rows[key][1]) if key in rows else b"\x00"
+        return prove_key({key: record for key, (record, _) in rows.items()}, key) + value
+
+    def receipt(self, height: int, index: int, signers: list[int]) -> bytes:
+        """The receipt of a transaction of a block."""
+        body = self.bodies[height]
+        path = inclusion_path([leaf(transaction) for transaction in body], index)
+        proof = self.block(height, signers)
+        return b"write-receipt/v1" + proof + str32(body[index]) + u32(index) + digests(path)
+
+    def listed(self, prefix: bytes, signers: list[int], added: int = 0) -> list[bytes]:
+        """The packages of a list: one answer, or pages that each add some items."""
+        records = self.records()
+        keys = sorted(key for key in records if key.startswith(prefix))
+        answers = pages(records, keys, added) if added else [one_answer(records, prefix)]
+        packages, start = [], 0
+        for place, answer in enumerate(answers):
+            end = min(start + added, len(keys)) if added else len(keys)
+            values = b"".join(str32(self.rows[key][1]) for key in keys[start:end])
+            package = answer + u16(end - start) + values
+            first = b"verified-list/v1" + self.block(len(self.headers) - 1, signers)
+            packages.append((b"list-page/v1\0\0\0\0" if place else first) + package)
+            start = end
+        return packages
 
 
 def entity(key: str) -> bytes:
@@ -395,3 +428,17 @@ def step(namespace: int, vault: int, keys: list[bytes], read: bytes) -> bytes:
 def proof_file(steps: list[bytes]) -> bytes:
     """A proof file."""
     return b"saved-proof/v1\x00\x00" + bytes([len(steps)]) + b"".join(steps)
+
+
+def other_file(directory: list[bytes], kind: int, answer: bytes) -> bytes:
+    """A proof file of the second form."""
+    begin = b"saved-proof/v2\x00\x00" + bytes([len(directory)]) + b"".join(directory)
+    return begin + bytes([kind]) + answer
+
+
+def transaction(number: int, key: str) -> bytes:
+    """A transaction that created an entity. Its id repeats a byte."""
+    text = key.encode()
+    operation = b"\x01" + str32(text) + str32(b"{}") + u64(0) + b"\x00" + b"\x01"
+    head = b"\x01" + bytes([number]) * 16 + str16(b"writer") + b"\x00" + u64(0) + str16(b"")
+    return head + u64((NOW - 20) * 1_000_000_000) + u32(1) + operation

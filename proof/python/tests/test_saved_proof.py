@@ -11,23 +11,49 @@ from pathlib import Path
 from typing import Optional
 
 import verify_proof
-from ledger_verifier.saved_proof import Proved, decode_saved_proof, verify_saved_proof
+from ledger_verifier.saved_proof import (
+    Proved,
+    ProvedKeys,
+    ProvedList,
+    ProvedTransaction,
+    decode_saved_proof,
+    verify_saved_proof,
+)
 from ledger_verifier.trust import decode_bundle
 from ledger_verifier.wire import Refused
 
 from . import prover
-from .prover import NOW, Cluster, bundle, entity, proof_file, step
+from .prover import (
+    NOW,
+    Cluster,
+    bundle,
+    entity,
+    other_file,
+    proof_file,
+    step,
+    str16,
+    str32,
+    u32,
+    u64,
+)
 
 KEYS = [entity("config"), b"\x02doc\x00viewer\x00user"]
 SIGNERS = [1, 2]
 
 
-def check(steps: list[bytes], trusted: bytes, now: Optional[int] = None) -> Proved:
+def check_file(file: bytes, trusted: bytes, now: Optional[int] = None) -> Proved:
+    """Verifies a proof file."""
+    return verify_saved_proof(decode_saved_proof(file), decode_bundle(trusted), now)
+
+
+def check(steps: list[bytes], trusted: bytes, now: Optional[int] = None) -> ProvedKeys:
     """Verifies a proof file of these steps."""
-    return verify_saved_proof(decode_saved_proof(proof_file(steps)), decode_bundle(trusted), now)
+    proved = check_file(proof_file(steps), trusted, now)
+    assert isinstance(proved, ProvedKeys)
+    return proved
 
 
-def says(proved: Proved) -> list[tuple[bytes, str, Optional[bytes]]]:
+def says(proved: ProvedKeys) -> list[tuple[bytes, str, Optional[bytes]]]:
     """Each key with what is proved about it."""
     return [(key, answer.state(), answer.value) for key, answer in proved.answers]
 
@@ -142,9 +168,135 @@ class SavedProofs(unittest.TestCase):
             except Refused:
                 refused += 1
                 continue
+            assert isinstance(proved, ProvedKeys)
             for key, state, value in says(proved):
                 self.assertEqual([state, value], expected.get(key, ["absent", None]), f"{offset}")
         self.assertGreater(refused, len(offsets) * 9 // 10)
+
+
+class OtherAnswers(unittest.TestCase):
+    """Receipts, keys at a height and lists, under three voters of which two sign."""
+
+    def setUp(self) -> None:
+        self.cluster = Cluster([1, 2, 3])
+        self.log = self.cluster.vault
+        made = [prover.transaction(number, f"made{number}") for number in (5, 6, 7)]
+        self.log.commit({entity("config"): b"new"}, transactions=made)
+        self.log.commit({entity(key): b"z" for key in ("late", "made5", "made6")})
+        self.bundle = bundle([1, 2, 3])
+        self.directory = self.cluster.steps(KEYS, SIGNERS)[:3]
+        self.place = u64(7) + u64(9)
+
+    def file(self, kind: int, answer: bytes, directory: Optional[list[bytes]] = None) -> bytes:
+        """A file about the vault."""
+        return other_file(self.directory if directory is None else directory, kind, answer)
+
+    def receipt(self, choice: bytes, height: int = 2, index: int = 1) -> bytes:
+        """A file with a receipt, asked for by this choice."""
+        package = self.log.receipt(2, index, SIGNERS)
+        return self.file(1, self.place + u64(height) + choice + str32(package))
+
+    def at_height(self, height: int, shown: int) -> bytes:
+        """A file with keys asked for at a height and shown at another."""
+        read = self.log.read(KEYS, SIGNERS, shown)
+        return self.file(2, u64(height) + step(7, 9, KEYS, read))
+
+    def list(self, packages: list[bytes], prefix: bytes = b"\x01", at: bytes = b"\x00") -> bytes:
+        """A file with a list."""
+        first, *later = packages
+        pages = u32(len(later)) + b"".join(str32(page) for page in later)
+        return self.file(3, self.place + at + str16(prefix) + str32(first) + pages)
+
+    def check(self, file: bytes, now: Optional[int] = None) -> Proved:
+        """Verifies a file."""
+        return check_file(file, self.bundle, now)
+
+    def reason(self, file: bytes, now: Optional[int] = None) -> str:
+        """Why a file is refused."""
+        with self.assertRaises(Refused) as raised:
+            self.check(file, now)
+        return ".".join(raised.exception.kinds())
+
+    def test_receipts(self) -> None:
+        for choice in (b"\x01" + bytes([6]) * 16, b"\x02" + u32(1)):
+            proved = self.check(self.receipt(choice), NOW)
+            assert isinstance(proved, ProvedTransaction)
+            self.assertEqual((proved.index, proved.transaction.id), (1, bytes([6]) * 16))
+            self.assertEqual(proved.block.header.height, 2)
+        self.assertEqual(self.reason(self.receipt(b"\x01" + bytes([7]) * 16)), "OtherTransaction")
+        self.assertEqual(self.reason(self.receipt(b"\x02" + u32(2))), "OtherTransaction")
+        self.assertEqual(self.reason(self.receipt(b"\x02" + u32(1), height=1)), "OtherHeight")
+        self.assertEqual(self.reason(self.receipt(b"\x03" + u32(1))), "UnknownValue")
+
+    def test_keys_at_a_height(self) -> None:
+        proved = self.check(self.at_height(1, 1), NOW)
+        assert isinstance(proved, ProvedKeys)
+        self.assertEqual(says(proved)[0], (KEYS[0], "present", b"{}"))
+        self.assertEqual(self.reason(self.at_height(1, 2)), "OtherHeight")
+        self.assertEqual(self.reason(self.at_height(3, 2)), "OtherHeight")
+
+    def test_lists(self) -> None:
+        values = {"config": b"new", "late": b"z", "made5": b"z", "made6": b"z", "other": b"x"}
+        expected = [(entity(key), value) for key, value in values.items()]
+        whole, paged = self.log.listed(b"\x01", SIGNERS), self.log.listed(b"\x01", SIGNERS, 2)
+        self.assertEqual((len(whole), len(paged)), (1, 3))
+        for packages in (whole, paged):
+            for at in (b"\x00", b"\x01" + u64(3)):
+                proved = self.check(self.list(packages, at=at), NOW)
+                assert isinstance(proved, ProvedList)
+                self.assertEqual([(item.key, item.value) for item in proved.items], expected)
+        none = self.check(self.list(self.log.listed(b"\x03user\x00", SIGNERS), b"\x03user\x00"))
+        assert isinstance(none, ProvedList)
+        self.assertEqual(none.items, [])
+        self.assertEqual(self.reason(self.list(paged[:2])), "List.Unfinished")
+        self.assertEqual(self.reason(self.list([*paged, paged[2]])), "List.AfterTheLast")
+        self.assertEqual(self.reason(self.list([paged[0], paged[2]])), "List.NotTheNext")
+        self.assertEqual(self.reason(self.list(whole, at=b"\x01" + u64(2))), "OtherHeight")
+        self.assertEqual(self.reason(self.list(whole, prefix=b"\x02")), "List.OutsidePrefix")
+
+    def test_whoever_signs_for_a_vault_is_in_the_file(self) -> None:
+        answer = u64(1) + step(7, 9, KEYS, self.log.read(KEYS, SIGNERS, 1))
+        for directory in ([], self.directory[:2], self.directory[::-1]):
+            self.assertEqual(self.reason(self.file(2, answer, directory)), "Incomplete")
+        four = [*self.directory, self.directory[2]]
+        self.assertEqual(self.reason(self.file(2, answer, four)), "TooLong")
+        self.assertEqual(self.reason(self.file(4, answer)), "UnknownValue")
+        few = u64(1) + step(7, 9, KEYS, self.log.read(KEYS, [3], 1))
+        self.assertEqual(self.reason(self.file(2, few)), "Count.TooFew")
+        self.assertEqual(self.reason(self.file(2, answer), NOW + 61), "Count.TooFew")
+
+    def test_the_directory_needs_no_reads_of_itself(self) -> None:
+        system = self.cluster.system
+        package = str32(system.listed(b"\x01node/", SIGNERS)[0])
+        answer = u64(0) + u64(0) + b"\x00" + str16(b"\x01node/") + package + u32(0)
+        proved = self.check(other_file([], 3, answer))
+        assert isinstance(proved, ProvedList)
+        self.assertEqual(len(proved.items), 3)
+
+    def test_no_byte_can_change_without_a_refusal_or_the_same_answer(self) -> None:
+        rng = random.Random(9)
+        files = [
+            self.receipt(b"\x01" + bytes([6]) * 16),
+            self.at_height(1, 1),
+            self.list(self.log.listed(b"\x01", SIGNERS, 2)),
+        ]
+        for honest in files:
+            said = verify_proof.plain(self.check(honest))
+            refused, offsets = 0, range(rng.randrange(37), len(honest), 37)
+            for offset in offsets:
+                changed = bytearray(honest)
+                changed[offset] ^= 1 << rng.randrange(8)
+                try:
+                    proved = self.check(bytes(changed))
+                except Refused:
+                    refused += 1
+                    continue
+                # A key that is asked for may become another absent one; nothing becomes present.
+                new = set(verify_proof.plain(proved)) - set(said)
+                self.assertTrue(all(line.endswith("absent") for line in new), f"{offset}: {new}")
+            self.assertGreater(refused, len(offsets) * 9 // 10)
+            for cut in (honest[:-1], honest + b"\x00"):
+                self.assertIn(self.reason(cut), ("Truncated", "TrailingBytes"))
 
 
 class Command(unittest.TestCase):
