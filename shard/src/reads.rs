@@ -10,11 +10,12 @@ use ledger_proof::BlockHeader;
 use ledger_proof::header::HEADER_LEN;
 use ledger_shard_core::apply::{Applier, TipProof};
 use ledger_shard_core::query::{
-    self, Entity, EntityQuery, ListRequest, LogSizes, PAST_KEYS_MAX, Page, PageLimits, PastTree,
-    PastTrees, ProvedList, QueryError, Relationship, RelationshipQuery, ResourceQuery, StateProof,
+    self, Entity, EntityQuery, ListRequest, LogSizes, Page, PageLimits, PastTree, PastTrees,
+    ProvedList, QueryError, Relationship, RelationshipQuery, ResourceQuery, StateProof,
     StoredBlock,
 };
 use ledger_shard_core::rows::VaultRow;
+use ledger_types::limits::PAST_KEYS_MAX;
 use ledger_types::{Digest, GroupId, StateKey, VaultRef};
 use parking_lot::Mutex;
 

@@ -59,3 +59,7 @@ const _: () = assert!(KEY_BYTES_MAX < STATE_KEY_BYTES_MAX, "any legal entity key
 const _: () = assert!(VALUE_BYTES_MAX < REQUEST_BYTES_MAX, "one largest value fits a request");
 /// Most filters of one watch of changes.
 pub const CHANGE_FILTERS_MAX: usize = 64;
+/// Most keys that may have changed between an earlier height and the stored tree nearest to it, for a proof or a
+/// proved list at that height. A flush comes after some 28,000 changed keys and the rest of a round, and a height is
+/// never further from a stored tree than half of that.
+pub const PAST_KEYS_MAX: usize = 32_768;

@@ -30,6 +30,7 @@ pub fn wire_limits() -> v1::Limits {
         stream_bytes_max: number(limits::STREAM_BYTES_MAX),
         data_streams_per_node_max: number(limits::DATA_STREAMS_PER_NODE_MAX),
         export_chunk_bytes: number(limits::EXPORT_CHUNK_BYTES),
+        past_keys_max: number(limits::PAST_KEYS_MAX),
     }
 }
 

@@ -25,7 +25,7 @@ pub use block::{
 };
 pub use expiry::{Expiry, expiry};
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
-pub use past::{PAST_KEYS_MAX, PastTree};
+pub use past::PastTree;
 pub use past_trees::PastTrees;
 pub use resources::{ResourceQuery, resources};
 pub(crate) use state_proof::StateAt;

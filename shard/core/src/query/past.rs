@@ -15,9 +15,6 @@ use crate::apply::changed_keys::add_changed_keys;
 use crate::apply::vault_state::{stored_body, stored_header};
 use crate::view::StateView;
 
-/// Changed keys on the way to a height that are tolerated by default. A flush comes after some 28,000 changed
-/// keys and the rest of a round, and a height is never further from an anchor than half of that.
-pub const PAST_KEYS_MAX: usize = 32_768;
 /// Keys that a tree on its way takes in at once.
 const RECONCILE_KEYS: usize = 1024;
 

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger_proof::{
     BlockHeader, ListCheck, ListLimits, PageSummary, Presence, Record, TreeAnchor, rfc9162, tx_tree,
 };
+use ledger_types::limits::PAST_KEYS_MAX;
 use ledger_types::{Operation, StateKey};
 use proptest::prelude::*;
 
 use super::harness::*;
 use crate::apply::ApplyConfig;
 use crate::query::{
-    EntityQuery, ListRequest, LogSizes, PAST_KEYS_MAX, PageLimits, PastTree, PastTrees, QueryError,
-    StateProof, entities,
+    EntityQuery, ListRequest, LogSizes, PageLimits, PastTree, PastTrees, QueryError, StateProof,
+    entities,
 };
 use crate::rows::{RetiredPage, TreeRow, split_history_key, split_latest, split_tree_key};
 use crate::view::{Family, MemoryRows, RowWrite};
