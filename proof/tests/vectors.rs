@@ -26,8 +26,8 @@ use ledger_proof::tree::bits;
 use ledger_proof::{
     AppliedOperation, BlockHeader, Checkpoint, Descriptor, EntryPosition, Frontier, KeyProof,
     KnownCheckpoint, ListError, ListPage, ListProof, ListQuestion, LogNodes, Origin, PageProof,
-    Presence, ReadAt, ReadFault, ReadRequest, Receipt, ReceiptRequest, Record, Recovery, StateTree,
-    Threshold, TimeRule, Transaction, TransactionChoice, TreeStore, Trust, TrustBundle,
+    Presence, ReadAt, ReadFault, ReadItem, ReadRequest, Receipt, ReceiptRequest, Record, Recovery,
+    StateTree, Threshold, TimeRule, Transaction, TransactionChoice, TreeStore, Trust, TrustBundle,
     VerifiedItem, VerifiedList, VerifiedRead, VerifiedValue, VerifyError, Voter, VoterSet, hash,
     tx_tree, verify_list,
 };
@@ -511,6 +511,7 @@ fn key_proof() {
             vectors.push(vector(&name, other.as_bytes(), &proof, "refused"));
         }
     }
+    vectors.extend(key_proofs_beside_an_unknown_kind());
     golden("key_proof", vectors, |vector| {
         let Ok(proof) = KeyProof::decode(&bytes(vector, "proof")) else { return json!("refused") };
         let verified = proof.verify(&digest(vector, "state_root"), &bytes(vector, "key"));
@@ -519,6 +520,36 @@ fn key_proof() {
             Presence::Absent => json!("absent"),
         })
     });
+}
+
+/// A first byte that means nothing yet. To the state tree it is a byte like any other, in the key asked about and in
+/// a leaf.
+const UNKNOWN_KIND: &[u8] = b"\x7flater";
+
+/// The vault with such a key in its state.
+fn vault_with_an_unknown_kind() -> fixture::Vault {
+    let mut vault = vault();
+    let record = vault.rows.0[StateKey::entity("config").as_bytes()].0;
+    vault.tree.apply(&[(UNKNOWN_KIND, Some(record.hash()))], &vault.rows).unwrap();
+    vault.rows.0.insert(UNKNOWN_KIND.to_vec(), (record, Vec::new()));
+    vault
+}
+
+fn key_proofs_beside_an_unknown_kind() -> Vec<Value> {
+    let mut vault = vault_with_an_unknown_kind();
+    let root = vault.tree.root();
+    let cases: [(&str, &[u8], &str); 4] = [
+        ("a key of an unknown kind", UNKNOWN_KIND, "present"),
+        ("absent beside a leaf of an unknown kind", b"\x7fother", "absent"),
+        ("an absent key of an unknown kind", b"\x04", "absent"),
+        ("a known key beside an unknown kind", b"\x01config", "present"),
+    ];
+    let vector = |(name, key, expect): (&str, &[u8], &str)| {
+        let proof = vault.tree.prove(key, &vault.rows).unwrap();
+        json!({"name": name, "state_root": root.to_string(), "key": hex::encode(key),
+            "proof": hex::encode(proof.encode()), "expect": expect})
+    };
+    cases.map(vector).to_vec()
 }
 
 fn damaged_proofs(proof: &KeyProof) -> Vec<(&'static str, KeyProof)> {
@@ -580,6 +611,11 @@ fn list_proof() {
         }
     }
     vectors.extend(refused_lists(&mut vault));
+    let mut vault = vault_with_an_unknown_kind();
+    let (pages, expect) =
+        (vault.list(&UNKNOWN_KIND[..1], 1000), json!([hex::encode(UNKNOWN_KIND)]));
+    let (root, asked) = (vault.tree.root(), (&UNKNOWN_KIND[..1], NOW));
+    vectors.push(list_vector("keys of an unknown kind", &root, asked, &encoded(&pages), expect));
     golden("list_proof", vectors, |vector| {
         let pages = vector["pages"].as_array().unwrap().iter();
         let pages =
@@ -1129,6 +1165,13 @@ fn verified_read() {
         add(name, latest.clone(), None, &with(change), no());
     }
     add("a byte too many", latest.clone(), None, &[&read.encode()[..], &[0]].concat(), no());
+    // Nobody may ask about such a key, though the answer would hold under the state root.
+    let proof = vault.tree.prove(UNKNOWN_KIND, &vault.rows).unwrap();
+    let items = vec![ReadItem { proof, value: None }];
+    let strange = VerifiedRead { items, ..read.clone() };
+    add("a key of an unknown kind", latest, None, &strange.encode(), no());
+    let last = vectors.last_mut().expect("it was added above");
+    last["keys"] = json!([hex::encode(UNKNOWN_KIND)]);
     golden("verified_read", vectors, judge_read);
 }
 
@@ -1139,12 +1182,9 @@ fn judge_read(vector: &Value) -> Value {
     let sets = sets_from(vector);
     let times = TimeRule::Now(number(vector, "now"));
     let trust = Trust { bundle: &bundle, voters: &sets, times, memory: None };
-    let keys: Vec<StateKey> = vector["keys"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|key| StateKey::from_bytes(&hex::decode(key.as_str().unwrap()).unwrap()).unwrap())
-        .collect();
+    let keys = vector["keys"].as_array().unwrap().iter();
+    let keys = keys.map(|key| StateKey::from_bytes(&hex::decode(key.as_str().unwrap()).unwrap()));
+    let Some(keys) = keys.collect::<Option<Vec<StateKey>>>() else { return json!("refused") };
     let at = match vector["at"]["height"].as_u64() {
         Some(height) => ReadAt::Height(height),
         None => ReadAt::Latest { min_height: number(&vector["at"]["latest"], "min_height") },

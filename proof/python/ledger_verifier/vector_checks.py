@@ -437,6 +437,7 @@ KINDS: dict[str, Kind] = {
             "another vault's header": {"OtherVault"},
             "a header path too short": {"HeaderPath.TooShort"},
             "a byte too many": {"TrailingBytes"},
+            "a key of an unknown kind": {"Invalid"},
         },
     ),
     "verified_list": Kind(

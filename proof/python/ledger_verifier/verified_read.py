@@ -13,7 +13,7 @@ from .block_log import verify_consistency, verify_inclusion
 from .hashes import leaf, plain
 from .headers import HEADER_BYTES, Header, decode_header
 from .notes import NOTE_BYTES_MAX, Checkpoint, Origin, parse_checkpoint, parse_note, parse_origin
-from .records import Record, entity_key
+from .records import Record, check_state_key, entity_key
 from .state_tree import KeyProof, read_key_proof, verify_key
 from .transactions import VALUE_BYTES_MAX, Transaction, decode_transaction
 from .trust import Count, TrustBundle, VoterSet, count_note, decode_bundle
@@ -156,6 +156,8 @@ def verify_read(
     known: Optional[Known],
 ) -> tuple[Block, list[Answer]]:
     """Checks a verified read: the block, and the answer for each key in order."""
+    for key in keys:
+        check_state_key(key)
     if len(read.items) != len(keys):
         raise Refused("ItemCount", f"{len(read.items)} for {len(keys)} keys")
     block = verify_block(read.block, origin, at, trust, known)

@@ -45,8 +45,8 @@ fn judge_read(vector: &Value) -> Value {
     let voters: Vec<VoterSet> = items(vector, "voter_sets").iter().map(voter_set).collect();
     let times = TimeRule::Now(vector["now"].as_u64().expect("a time"));
     let trust = Trust { bundle: &bundle, voters: &voters, times, memory: None };
-    let key = |key: &Value| StateKey::from_bytes(&unhex(key)).expect("a state key");
-    let keys: Vec<StateKey> = items(vector, "keys").iter().map(key).collect();
+    let keys = items(vector, "keys").iter().map(|key| StateKey::from_bytes(&unhex(key)));
+    let Some(keys) = keys.collect::<Option<Vec<StateKey>>>() else { return json!("refused") };
     let at = match vector["at"]["height"].as_u64() {
         Some(height) => ReadAt::Height(height),
         None => {
