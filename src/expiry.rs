@@ -1,17 +1,18 @@
 //! Removal of entities that have expired, on behalf of nobody: by the leader, in batches, at a bounded rate.
 //!
-//! Owns when a vault is looked through. Reads hide an expired entity at once, so nobody waits for this. Must never
-//! cost anything for a vault in which nothing expires, nor remove what the log does not find expired: the block's
-//! time decides, not this node's clock.
+//! Owns when a vault is looked through, and the rate of the node. Reads hide an expired entity at once, so nobody waits
+//! for this; an operator may ask for it at once. Must never cost anything for a vault in which nothing expires, nor
+//! remove what the log does not find expired: the block's time decides, not this node's clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ledger_shard::query::StepLimits;
 use ledger_shard::{
-    Command, CommandKind, CommandResult, NewBlock, Role, VaultRow, VaultStatus, WriteCommand,
-    WriteResult, query, wall_clock_ns,
+    Command, CommandKind, CommandResult, NewBlock, QueryError, Refusal, Role, VaultRow,
+    VaultStatus, WriteCommand, WriteResult, query, wall_clock_ns,
 };
 use ledger_types::{Dedup, GroupId, Operation, Outcome, TxId, VaultRef};
 use parking_lot::Mutex;
@@ -33,6 +34,9 @@ const VAULTS_PER_LOOK: usize = 32;
 const LIST_EVERY: Duration = Duration::from_secs(5);
 /// A vault rests this many times as long as the last look through it took.
 const REST_FACTOR: u32 = 20;
+/// How far one step of a look goes that was asked for.
+const STEP_LIMITS: StepLimits =
+    StepLimits { rows_max: 20_000, bytes_max: 32 * 1024 * 1024, found_max: BATCH_MAX };
 /// Vaults remembered; beyond it the memory starts anew.
 const VAULTS_MAX: usize = 1_000_000;
 
@@ -50,6 +54,8 @@ struct Known {
 pub struct ExpiryBook {
     known: Mutex<BTreeMap<VaultRef, Known>>,
     removed: AtomicU64,
+    /// When the next batch may go, once there was one. Waited for in order.
+    next_batch: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl ExpiryBook {
@@ -75,6 +81,15 @@ impl ExpiryBook {
     /// Entities that were removed because they had expired.
     pub fn removed(&self) -> u64 {
         self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a batch of so many entities may go, so that the node removes no more than `rate` a second.
+    async fn pace(&self, entities: usize, rate: u64) {
+        let mut next_batch = self.next_batch.lock().await;
+        let now = Instant::now();
+        let begin = next_batch.map_or(now, |at| at.max(now));
+        tokio::time::sleep_until(begin.into()).await;
+        *next_batch = Some(begin + Duration::from_secs_f64(entities as f64 / rate as f64));
     }
 
     fn due(&self, time_s: u64) -> Vec<VaultRef> {
@@ -194,24 +209,91 @@ async fn look_through(context: &Arc<NodeContext>, vault: VaultRef, row: VaultRow
     };
     let mut soonest = found.soonest;
     for batch in found.expired.chunks(BATCH_MAX) {
-        let Some(removed) = remove(context, vault, &row, batch).await else {
+        book.pace(batch.len(), rate).await;
+        if let Err(kept) = remove(context, vault, &row, batch).await {
+            debug!(%vault, ?kept, "expired entities are not removed now");
             soonest = Some(0);
             break;
-        };
-        book.removed.fetch_add(removed, Ordering::Relaxed);
-        let pause = Duration::from_secs_f64(batch.len() as f64 / rate as f64);
-        tokio::time::sleep(pause).await;
+        }
     }
     book.end(vault, soonest, took);
 }
 
-/// Proposes the removal of some entities, and tells how many the log found expired; `None` if that is not known.
+/// What a removal that was asked for has come to.
+#[derive(Debug)]
+pub struct Removal {
+    /// Entities that the log found expired and removed.
+    pub removed: u64,
+    /// Why it is not done: `None` if everything was removed that had expired when it began.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why a removal that was asked for has ended early.
+#[derive(Debug)]
+pub enum Stopped {
+    /// There was no more time.
+    Time,
+    /// The vault cannot be read here.
+    Query(QueryError),
+    /// A batch was not removed, or it is not known whether it was. Asking again does no harm.
+    Kept(Kept),
+}
+
+/// Why a batch is not known to be removed.
+#[derive(Debug)]
+pub enum Kept {
+    /// The group took no command.
+    Refused(Refusal),
+    /// The group removed nothing from this vault.
+    Answered(CommandResult),
+}
+
+/// Removes at once what has expired in a vault that this node leads, in steps until `until`, at the rate of the node.
+pub async fn remove_now(
+    context: &Arc<NodeContext>,
+    vault: VaultRef,
+    row: &VaultRow,
+    until: Instant,
+) -> Removal {
+    let (mut removed, mut after, time_s) = (0, None::<String>, clock_s());
+    loop {
+        let reader = context.reader.clone();
+        let look = move || {
+            query::expiry_step(&reader.view(), vault, after.as_deref(), time_s, STEP_LIMITS)
+        };
+        let step = tokio::task::spawn_blocking(look).await.expect("looking does not panic");
+        let step = match step {
+            Ok(step) => step,
+            Err(error) => return Removal { removed, stopped: Some(Stopped::Query(error)) },
+        };
+        if !step.expired.is_empty() {
+            let pace = context.blocks.expiry.pace(step.expired.len(), context.config.expiry_rate);
+            if tokio::time::timeout_at(until.into(), pace).await.is_err() {
+                return Removal { removed, stopped: Some(Stopped::Time) };
+            }
+            let batch = remove(context, vault, row, &step.expired);
+            match tokio::time::timeout_at(until.into(), batch).await {
+                Ok(Ok(more)) => removed += more,
+                Ok(Err(kept)) => return Removal { removed, stopped: Some(Stopped::Kept(kept)) },
+                // It may be removed still; who asks again finds nothing then.
+                Err(_) => return Removal { removed, stopped: Some(Stopped::Time) },
+            }
+        }
+        match step.next {
+            None => return Removal { removed, stopped: None },
+            next if Instant::now() < until => after = next,
+            _ => return Removal { removed, stopped: Some(Stopped::Time) },
+        }
+    }
+}
+
+/// Proposes the removal of some entities, counts how many the log found expired, and tells.
 async fn remove(
     context: &NodeContext,
     vault: VaultRef,
     row: &VaultRow,
     batch: &[(String, u64)],
-) -> Option<u64> {
+) -> Result<u64, Kept> {
     let operation = |(key, expired_at): &(String, u64)| Operation::ExpireEntity {
         key: key.clone(),
         expired_at: *expired_at,
@@ -230,16 +312,12 @@ async fn remove(
     match propose_here(&context.shard, row.owner, command).await {
         Ok(CommandResult::Write(WriteResult::Committed(committed))) => {
             let expired = |outcome: &&Outcome| matches!(outcome, Outcome::Expired);
-            Some(committed.outcomes.iter().filter(expired).count() as u64)
+            let removed = committed.outcomes.iter().filter(expired).count() as u64;
+            context.blocks.expiry.removed.fetch_add(removed, Ordering::Relaxed);
+            Ok(removed)
         }
-        Ok(result) => {
-            debug!(%vault, ?result, "expired entities are not removed now");
-            None
-        }
-        Err(refusal) => {
-            debug!(%vault, ?refusal, "expired entities are not removed now");
-            None
-        }
+        Ok(result) => Err(Kept::Answered(result)),
+        Err(refusal) => Err(Kept::Refused(refusal)),
     }
 }
 

@@ -17,11 +17,6 @@ pub(super) fn not_offered<A>(
     Err(Failure::NotOffered { method, why }.into())
 }
 
-/// The answer of a published method that this release does not have.
-pub(super) fn not_yet_built<A>(method: &'static str) -> Result<Response<A>, Status> {
-    Err(Failure::NotYetBuilt { method }.into())
-}
-
 #[tonic::async_trait]
 impl AdminService for Edge {
     async fn create_namespace(
@@ -143,8 +138,8 @@ impl AdminService for Edge {
 
     async fn force_gc(
         &self,
-        _request: Request<v1::ForceGcRequest>,
+        request: Request<v1::ForceGcRequest>,
     ) -> Result<Response<v1::ForceGcResponse>, Status> {
-        not_yet_built("AdminService/ForceGc")
+        Ok(self.remove_expired(request).await?)
     }
 }

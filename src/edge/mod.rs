@@ -10,6 +10,7 @@ mod cluster;
 mod deadline;
 mod deletion;
 mod discovery;
+mod expired;
 mod export;
 mod health;
 mod historical;
@@ -64,6 +65,7 @@ pub struct Edge {
     watches: Arc<Semaphore>,
     data_streams: Arc<Semaphore>,
     checks: Arc<Semaphore>,
+    removals: Arc<Semaphore>,
 }
 
 /// What can only be made once the node belongs to a cluster.
@@ -78,8 +80,9 @@ impl Edge {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
         let data_streams = Arc::new(Semaphore::new(DATA_STREAMS_PER_NODE_MAX));
         let checks = Arc::new(Semaphore::new(integrity::CHECKS_MAX));
+        let removals = Arc::new(Semaphore::new(expired::REMOVALS_MAX));
         let late = Arc::new(OnceLock::new());
-        Edge { slot, peers, late, watches, data_streams, checks }
+        Edge { slot, peers, late, watches, data_streams, checks, removals }
     }
 
     /// The node that it serves.

@@ -213,12 +213,6 @@ pub enum Failure {
         /// Voters that must.
         required: usize,
     },
-    /// The method is published and not built in this release.
-    #[error("{method} is not part of this release")]
-    NotYetBuilt {
-        /// `Service/Method`.
-        method: &'static str,
-    },
     /// The method is published, and this kind of cluster does by other means what it asks for.
     #[error("{method} is not offered: {why}")]
     NotOffered {
@@ -367,7 +361,6 @@ impl Failure {
             Failure::NotCosigned { .. } => {
                 Mapping::retry(Code::Unavailable, "NOT_COSIGNED", RETRY_SOON)
             }
-            Failure::NotYetBuilt { .. } => Mapping::new(Code::Unimplemented, "NOT_YET_BUILT"),
             Failure::NotOffered { .. } => Mapping::new(Code::Unimplemented, "NOT_OFFERED"),
             Failure::Store(_) => Mapping::new(Code::Internal, "STORE_FAULT"),
             Failure::Internal(_) => Mapping::new(Code::Internal, "INTERNAL"),
@@ -439,9 +432,7 @@ impl Failure {
                 tell("counted", counted.to_string());
                 tell("required", required.to_string());
             }
-            Failure::NotYetBuilt { method } | Failure::NotOffered { method, .. } => {
-                tell("method", (*method).to_owned())
-            }
+            Failure::NotOffered { method, .. } => tell("method", (*method).to_owned()),
             _ => {}
         }
         facts
@@ -603,7 +594,6 @@ mod tests {
             (Failure::TooManyStreams { max: 1 }, Code::ResourceExhausted, "TOO_MANY_STREAMS"),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
-            (Failure::NotYetBuilt { method: "m" }, Code::Unimplemented, "NOT_YET_BUILT"),
             (Failure::NotOffered { method: "m", why: "w" }, Code::Unimplemented, "NOT_OFFERED"),
             (Failure::Store("s".into()), Code::Internal, "STORE_FAULT"),
         ];

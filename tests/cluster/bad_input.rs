@@ -285,8 +285,8 @@ async fn calls_by_hand_are_refused(address: &str, vault: VaultRef) {
     assert_eq!(why(&status), (Code::InvalidArgument, "MALFORMED_MESSAGE".to_owned()), "{status:?}");
     let status = raw_call::call(address, "/ledger.v1.WriteService/Erase", &[], &[]).await;
     assert_eq!(status.code(), Code::Unimplemented);
-    let status = raw_call::call(address, "/ledger.v1.AdminService/ForceGc", &[], &[]).await;
-    assert_eq!(why(&status), (Code::Unimplemented, "NOT_YET_BUILT".to_owned()), "{status:?}");
+    let status = raw_call::call(address, "/ledger.v1.AdminService/JoinCluster", &[], &[]).await;
+    assert_eq!(why(&status), (Code::Unimplemented, "NOT_OFFERED".to_owned()), "{status:?}");
 }
 
 fn assert_height_unavailable(status: &Status) {

@@ -1,5 +1,6 @@
 //! Watches of changes: what a cache would have after applying all of them is what the vault holds.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -226,6 +227,77 @@ async fn deleted_vaults_do_not_keep_others_from_being_looked_through() {
     })
     .await;
     assert_eq!(cluster.metric(0, "ledger_expired_entities_total").await, 1.0);
+}
+
+/// Asks a node to remove what has expired, until it says that it was done to the end.
+async fn force_gc(node: &Node, asked: v1::ForceGcRequest) -> v1::ForceGcResponse {
+    let removed = Cell::new(0);
+    let mut told = eventually("what has expired is removed", async || {
+        let answer = node.admin().force_gc(asked).await.map_err(|status| status.to_string())?;
+        let answer = answer.into_inner();
+        removed.set(removed.get() + answer.expired_count);
+        if answer.success { Ok(answer) } else { Err(answer.message) }
+    })
+    .await;
+    told.expired_count = removed.get();
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_removed_when_that_is_asked_for() {
+    const COUNT: u64 = 300;
+    // Nothing is removed unasked, and not more than the rate when asked.
+    let environment = [("LEDGER_EXPIRY_INTERVAL_MS", "0"), ("LEDGER_EXPIRY_RATE", "1000")];
+    let cluster = Cluster::start_with(3, &environment).await;
+    let vaults = cluster.vaults("asked", 6).await;
+    let other = cluster.vaults("other", 1).await[0];
+    let own = VaultRef { vault: ledger_types::VaultId(0), ..other };
+    let node = cluster.node(0);
+    let mut every: Vec<VaultRef> = vaults.clone();
+    every.extend([other, own]);
+    for vault in &every {
+        let mut operations: Vec<_> =
+            (0..COUNT).map(|number| set_until(&format!("old/{number:03}"), 1)).collect();
+        operations.push(set_until("later", u64::MAX));
+        operations.push(set("for ever", b"1"));
+        node.writes().write(write_request(*vault, operations)).await.unwrap();
+    }
+    let left: BTreeSet<String> = ["for ever", "later"].map(str::to_owned).into();
+    let found = async |vault| entities(&node, vault).await.into_keys().collect::<BTreeSet<_>>();
+    // One vault, by nodes that do not lead it too.
+    for (node, vault) in cluster.nodes().iter().zip(&vaults) {
+        let (namespace_id, vault_id) = wire(*vault);
+        let asked = v1::ForceGcRequest { namespace_id, vault_id };
+        let told = force_gc(node, asked).await;
+        assert_eq!((told.expired_count, told.vaults_scanned), (COUNT, 1));
+        assert_eq!(found(*vault).await, left);
+        assert_eq!(force_gc(node, asked).await.expired_count, 0, "nothing is left to remove");
+    }
+    assert_eq!(found(vaults[3]).await.len() as u64, COUNT + 2, "nobody asked for that");
+    // A namespace with its own entities, then everything; a deleted vault is no obstacle.
+    let (namespace_id, _) = wire(other);
+    let told = force_gc(&node, v1::ForceGcRequest { namespace_id, vault_id: None }).await;
+    assert_eq!((told.expired_count, told.vaults_scanned), (2 * COUNT, 2));
+    assert_eq!((found(other).await, found(own).await), (left.clone(), left.clone()));
+    let (namespace_id, vault_id) = wire(vaults[5]);
+    let request = v1::DeleteVaultRequest { namespace_id, vault_id };
+    node.admin().delete_vault(request).await.unwrap();
+    let told = force_gc(&cluster.node(1), v1::ForceGcRequest::default()).await;
+    // Five vaults and one, and the own entities of two namespaces.
+    assert_eq!((told.expired_count, told.vaults_scanned), (2 * COUNT, 8));
+    assert_eq!(found(vaults[4]).await, left);
+    let request = v1::ForceGcRequest { namespace_id, vault_id };
+    let status = node.admin().force_gc(request).await.unwrap_err();
+    assert_eq!(why(&status), (Code::NotFound, "VAULT_DELETED".to_owned()));
+    let nowhere = Some(v1::NamespaceId { id: 4_711 });
+    let request = v1::ForceGcRequest { namespace_id: nowhere, vault_id: None };
+    let status = node.admin().force_gc(request).await.unwrap_err();
+    assert_eq!(why(&status), (Code::NotFound, "NAMESPACE_NOT_FOUND".to_owned()));
+    let mut removed = 0.0;
+    for number in 0..3 {
+        removed += cluster.metric(number, "ledger_expired_entities_total").await;
+    }
+    assert_eq!(removed, (7 * COUNT) as f64, "each once");
 }
 
 /// The node that leads a vault's group.

@@ -23,7 +23,7 @@ use crate::view::{Family, StateView};
 pub use block::{
     StoredBlock, block, block_header, consistency, inclusion, log_entries, log_hashes, log_root,
 };
-pub use expiry::{Expiry, expiry};
+pub use expiry::{Expiry, ExpiryStep, StepLimits, expiry, expiry_step};
 pub use list::{EntityQuery, Page, PageLimits, RelationshipQuery, entities, relationships};
 pub use past::PastTree;
 pub use past_trees::PastTrees;
