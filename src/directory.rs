@@ -282,9 +282,9 @@ fn read_all(
     let query = EntityQuery { vault, prefix, at_height, time_s: 0, include_expired: true };
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let (items_max, bytes_max) = (PAGE_ITEMS, PAGE_BYTES_MAX);
-        let page =
-            reader.entities(query, PageLimits { after: after.as_deref(), items_max, bytes_max })?;
+        let (items_max, bytes_max, rows_max) = (PAGE_ITEMS, PAGE_BYTES_MAX, usize::MAX);
+        let limits = PageLimits { after: after.as_deref(), items_max, bytes_max, rows_max };
+        let page = reader.entities(query, limits)?;
         let wanted = page.items.into_iter().filter(|item| {
             with_vaults || !(item.key.starts_with("vault/") || item.key.starts_with("pending/"))
         });

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use super::Edge;
 use super::ledger::client;
 use super::page_token::{PageCursor, Query};
-use super::read::{apart, clock_ns, wire_entity};
+use super::read::{PAGE_ROWS_MAX, apart, clock_ns, wire_entity};
 use super::route::{Call, Freshness, Owner, ReadPlace, query_failure};
 use super::slot::Stage;
 use super::status::Failure;
@@ -264,7 +264,8 @@ impl Export {
 }
 
 fn limits(after: Option<&[u8]>) -> PageLimits<'_> {
-    PageLimits { after, items_max: PAGE_ITEMS_MAX, bytes_max: EXPORT_CHUNK_BYTES }
+    let (items_max, bytes_max) = (PAGE_ITEMS_MAX, EXPORT_CHUNK_BYTES);
+    PageLimits { after, items_max, bytes_max, rows_max: PAGE_ROWS_MAX }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use super::{Edge, watch};
 
 /// Pages of up to this many items are read on the serving thread itself.
 const ITEMS_INLINE_MAX: usize = 256;
+/// Rows that are read for one page, about: a fifth of a second's work. A page that ends for them has a token.
+pub(super) const PAGE_ROWS_MAX: usize = 200_000;
 /// What an answer may have beyond its page: framing, keys, tokens.
 const ANSWER_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
 
@@ -310,7 +312,8 @@ impl ListAsked {
     /// Where the page begins and how much it holds.
     pub(super) fn limits(&self) -> PageLimits<'_> {
         let after = self.cursor.as_ref().map(|cursor| cursor.after.as_slice());
-        PageLimits { after, items_max: self.items_max, bytes_max: PAGE_BYTES_MAX }
+        let (items_max, bytes_max) = (self.items_max, PAGE_BYTES_MAX);
+        PageLimits { after, items_max, bytes_max, rows_max: PAGE_ROWS_MAX }
     }
 
     /// The height that the page is read at; the newest without one.

@@ -3,6 +3,7 @@
 //! Owns the order, the filters and where a page ends. Must never cut a page short for any reason but its
 //! limits.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -35,6 +36,9 @@ pub struct PageLimits<'a> {
     pub items_max: usize,
     /// Bytes after which the page ends; its first item is always in it.
     pub bytes_max: usize,
+    /// Rows after which the page ends, also without an item. It may be passed by the few thousand rows that are read
+    /// together.
+    pub rows_max: usize,
 }
 
 /// A list of entities.
@@ -78,7 +82,8 @@ pub struct Page<T> {
     pub next: Option<Vec<u8>>,
 }
 
-/// A page of entities, ordered by key.
+/// A page of entities, ordered by key. At the tip it ends for its items and bytes alone: what is passed over there has
+/// expired and is about to be removed.
 pub fn entities(
     view: &dyn StateView,
     query: EntityQuery<'_>,
@@ -90,8 +95,10 @@ pub fn entities(
     let mut values = Values::new(view, vault);
     let mut page = PageBuilder::new(height, limits);
     let prefix = StateKey::entity_prefix(prefix);
-    let list = List { view, vault, prefix: &prefix, height, is_tip: height == row.height };
-    list.visit(limits.after, &mut |key, record, value| {
+    let is_tip = height == row.height;
+    let rows_max = if is_tip { usize::MAX } else { limits.rows_max };
+    let list = List::new(view, vault, &prefix, (height, is_tip)).with_rows(rows_max);
+    let cut_at = list.visit(limits.after, &mut |key, record, value| {
         if record.is_expired(time_s) && !include_expired {
             return Ok(ControlFlow::Continue(()));
         }
@@ -103,7 +110,7 @@ pub fn entities(
         let bytes = key.len() + entity.value.len();
         Ok(page.offer(key, entity, bytes))
     })?;
-    Ok(page.finish())
+    Ok(page.finish(cut_at))
 }
 
 /// A page of relationships, ordered by state key: by resource, or by subject if only that narrows the list.
@@ -122,8 +129,9 @@ pub fn relationships(
         (None, _, None) => StateKey::all_by_resource(),
     };
     let mut page = PageBuilder::new(height, limits);
-    let list = List { view, vault, prefix: &prefix, height, is_tip: height == row.height };
-    list.visit(limits.after, &mut |key, record, _| {
+    let list = List::new(view, vault, &prefix, (height, height == row.height));
+    let list = list.with_rows(limits.rows_max);
+    let cut_at = list.visit(limits.after, &mut |key, record, _| {
         let parts = StateKey::as_relationship(key)
             .ok_or(ReadFault::Corrupt { what: "a relationship's state key is malformed" })?;
         let wanted = [(resource, parts.0), (relation, parts.1), (subject, parts.2)];
@@ -141,7 +149,7 @@ pub fn relationships(
         };
         Ok(page.offer(key, relationship, key.len()))
     })?;
-    Ok(page.finish())
+    Ok(page.finish(cut_at))
 }
 
 /// Collects items until a limit is met, then learns whether there is one more.
@@ -185,8 +193,14 @@ impl<T> PageBuilder<T> {
         ControlFlow::Continue(())
     }
 
-    pub(super) fn finish(self) -> Page<T> {
-        let next = self.has_more.then_some(self.last_key);
+    /// The key of the last item.
+    pub(super) fn last_key(&self) -> &[u8] {
+        &self.last_key
+    }
+
+    /// The page; `cut_at` is the last key that was looked at, if there was no room for more rows.
+    pub(super) fn finish(self, cut_at: Option<Vec<u8>>) -> Page<T> {
+        let next = cut_at.or_else(|| self.has_more.then_some(self.last_key));
         Page { height: self.height, items: self.items, next }
     }
 }
@@ -196,18 +210,48 @@ pub(super) type Visitor<'a> =
 
 /// The keys with a prefix that are visible at a height.
 pub(super) struct List<'a> {
-    pub view: &'a dyn StateView,
-    pub vault: VaultRef,
+    view: &'a dyn StateView,
+    vault: VaultRef,
     /// May be empty, for all keys.
-    pub prefix: &'a [u8],
-    pub height: u64,
+    prefix: &'a [u8],
+    height: u64,
     /// The height is the last block's, so that present rows are all there is to see.
-    pub is_tip: bool,
+    is_tip: bool,
+    /// Rows that may still be read.
+    rows_left: Cell<usize>,
 }
 
-impl List<'_> {
-    /// Visits keys after the cursor in order, each with its record and, if at hand, its value.
-    fn visit(&self, after: Option<&[u8]>, visitor: &mut Visitor<'_>) -> Result<(), ReadFault> {
+impl<'a> List<'a> {
+    /// A list at a height, with whether that is the tip, that reads as many rows as it takes.
+    pub(super) fn new(
+        view: &'a dyn StateView,
+        vault: VaultRef,
+        prefix: &'a [u8],
+        (height, is_tip): (u64, bool),
+    ) -> List<'a> {
+        List { view, vault, prefix, height, is_tip, rows_left: Cell::new(usize::MAX) }
+    }
+
+    /// The same list, which stops once it has read so many rows, in all its visits together.
+    pub(super) fn with_rows(self, rows_max: usize) -> List<'a> {
+        List { rows_left: Cell::new(rows_max), ..self }
+    }
+
+    fn count_row(&self) {
+        self.rows_left.set(self.rows_left.get().saturating_sub(1));
+    }
+
+    fn is_spent(&self) -> bool {
+        self.rows_left.get() == 0
+    }
+
+    /// Visits keys after the cursor in order, each with its record and, if at hand, its value. Returns as
+    /// [`List::visit_from`].
+    fn visit(
+        &self,
+        after: Option<&[u8]>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
         match after {
             // A cursor before the prefix would show keys that are not asked for.
             Some(after) if after >= self.prefix => {
@@ -217,40 +261,55 @@ impl List<'_> {
         }
     }
 
-    /// Visits keys at or after `from`, which is not before the prefix.
+    /// Visits keys at or after `from`, which is not before the prefix. Returns the last key that was looked at if the
+    /// rows were spent before the end, or before the visitor had enough.
     pub(super) fn visit_from(
         &self,
         from: &[u8],
         visitor: &mut Visitor<'_>,
-    ) -> Result<(), ReadFault> {
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
         if self.is_tip {
             return self.visit_latest(from, visitor);
         }
         let (mut from, mut keys_max) = (from.to_vec(), CHUNK_KEYS_MIN);
-        while let Some(next) = self.visit_chunk(&from, keys_max, visitor)? {
-            from = next;
+        while let Some(mut last) = self.visit_chunk(&from, keys_max, visitor)? {
+            if self.is_spent() {
+                return Ok(Some(last));
+            }
+            last.push(0);
+            from = last;
             keys_max = CHUNK_KEYS_MAX.min(keys_max * 4);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn latest_end(&self) -> Vec<u8> {
         prefix_end(&latest_key(self.vault, self.prefix))
     }
 
-    fn visit_latest(&self, from: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ReadFault> {
+    fn visit_latest(
+        &self,
+        from: &[u8],
+        visitor: &mut Visitor<'_>,
+    ) -> Result<Option<Vec<u8>>, ReadFault> {
         let (first, end) = (latest_key(self.vault, from), self.latest_end());
-        let mut result = Ok(ControlFlow::Continue(()));
+        let (mut result, mut last) = (Ok(ControlFlow::Continue(())), None);
         self.view.scan(Family::Latest, &first, &end, &mut |key, row| {
-            result = from_latest(row)
-                .and_then(|(record, value)| visitor(&key[VaultRef::LEN..], &record, Some(value)));
-            matches!(result, Ok(ControlFlow::Continue(())))
+            let key = &key[VaultRef::LEN..];
+            self.count_row();
+            result =
+                from_latest(row).and_then(|(record, value)| visitor(key, &record, Some(value)));
+            let goes_on = matches!(result, Ok(ControlFlow::Continue(())));
+            if goes_on && self.is_spent() {
+                last = Some(key.to_vec());
+            }
+            goes_on && last.is_none()
         })?;
-        result.map(|_| ())
+        result.map(|_| last)
     }
 
     /// Looks at up to `keys_max` present and as many superseded keys from `from` on, and visits those up to
-    /// where both are known. Returns where to go on, `None` at the end.
+    /// where both are known. Returns the last key of those, `None` at the end or if the visitor has enough.
     fn visit_chunk(
         &self,
         from: &[u8],
@@ -271,10 +330,7 @@ impl List<'_> {
                 return Ok(None);
             }
         }
-        Ok(bound.map(|mut bound| {
-            bound.push(0);
-            bound
-        }))
+        Ok(bound)
     }
 
     /// Collects present keys that had their record by the height. Returns the last key looked at, if there
@@ -289,6 +345,7 @@ impl List<'_> {
         let (mut seen, mut bound, mut fault) = (0, None, None);
         self.view.scan(Family::Latest, &first, &end, &mut |key, row| {
             let key = &key[VaultRef::LEN..];
+            self.count_row();
             match from_latest(row) {
                 Err(error) => fault = Some(error),
                 Ok((record, value)) if record.modified_height <= self.height => {
@@ -324,6 +381,7 @@ impl List<'_> {
         loop {
             let (mut next, mut fault) = (Next::End, None);
             self.view.scan(Family::History, &first, &end, &mut |row_key, row| {
+                self.count_row();
                 match self.history_row(row_key, row, &mut keys, found) {
                     Ok(step) => next = step,
                     Err(error) => fault = Some(error),

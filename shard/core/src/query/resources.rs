@@ -40,31 +40,56 @@ pub fn resources(
     let row = vault_row(view, vault)?;
     let height = read_height(&row, at_height)?;
     let prefix = StateKey::resource_type_prefix(resource_type);
-    let list = List { view, vault, prefix: &prefix, height, is_tip: height == row.height };
+    let list = List::new(view, vault, &prefix, (height, height == row.height));
+    let list = list.with_rows(limits.rows_max);
     let mut page = PageBuilder::new(height, limits);
     let mut from = match limits.after {
         Some(last) if last.starts_with(&prefix) => behind(last),
         _ => prefix.clone(),
     };
-    while let Some(next) = collect(&list, &from, &mut page)? {
-        from = next;
+    loop {
+        match collect(&list, &from, &mut page)? {
+            Step::Behind(next) => from = next,
+            Step::Spent(last) => return Ok(page.finish(Some(last))),
+            Step::End => return Ok(page.finish(None)),
+        }
     }
-    Ok(page.finish())
 }
 
-/// Where the next resource begins.
+/// How a step through the list has ended.
+enum Step {
+    /// Behind a resource with many relationships, at this key.
+    Behind(Vec<u8>),
+    /// There was no room for more rows; the list goes on behind this.
+    Spent(Vec<u8>),
+    /// The page is full, or there are no more resources.
+    End,
+}
+
+/// A cursor behind which the list goes on, if `last` was the last key looked at: all of its resource, if that is on the
+/// page. Otherwise what was seen of it is not of the list's height, and what follows may be.
+fn cursor(last: Vec<u8>, page: &PageBuilder<String>) -> Vec<u8> {
+    match StateKey::as_relationship(&last) {
+        Some((resource, ..)) if last[..1 + resource.len()] == *page.last_key() => {
+            page.last_key().to_vec()
+        }
+        _ => last,
+    }
+}
+
+/// Where the next resource begins; behind a relationship, where the next one does.
 fn behind(resource_key: &[u8]) -> Vec<u8> {
     [resource_key, &[BEHIND_SEPARATOR]].concat()
 }
 
-/// Adds resources from `from` on. Returns where to go on behind a resource with many relationships.
+/// Adds resources from `from` on.
 fn collect(
     list: &List<'_>,
     from: &[u8],
     page: &mut PageBuilder<String>,
-) -> Result<Option<Vec<u8>>, ReadFault> {
+) -> Result<Step, ReadFault> {
     let (mut current, mut passed, mut next) = (Vec::new(), 0, None);
-    list.visit_from(from, &mut |key, _, _| {
+    let spent = list.visit_from(from, &mut |key, _, _| {
         let (resource, ..) = StateKey::as_relationship(key)
             .ok_or(ReadFault::Corrupt { what: "a relationship's state key is malformed" })?;
         let resource_key = &key[..1 + resource.len()];
@@ -82,5 +107,9 @@ fn collect(
         (current, passed) = (resource_key.to_vec(), 0);
         Ok(page.offer(resource_key, resource.to_owned(), resource_key.len()))
     })?;
-    Ok(next)
+    Ok(match (spent, next) {
+        (Some(last), _) => Step::Spent(cursor(last, page)),
+        (None, Some(next)) => Step::Behind(next),
+        (None, None) => Step::End,
+    })
 }

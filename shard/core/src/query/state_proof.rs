@@ -214,7 +214,7 @@ impl<'a> StateAt<'a> {
 
     fn list(&self, prefix: &'a [u8]) -> List<'a> {
         let StateAt { view, vault, height, .. } = *self;
-        List { view, vault, prefix, height, is_tip: self.is_tip() }
+        List::new(view, vault, prefix, (height, self.is_tip()))
     }
 
     fn find(&self, key: &StateKey) -> Result<Option<Version>, ReadFault> {
@@ -244,7 +244,8 @@ impl TreeStore for StateAt<'_> {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             })
-        })
+        })?;
+        Ok(())
     }
 
     fn record(&self, key: &[u8]) -> Result<Option<[u8; RECORD_LEN]>, ReadFault> {

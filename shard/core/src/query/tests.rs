@@ -10,7 +10,11 @@ use super::*;
 use crate::apply::tests_harness::*;
 use crate::view::MemoryRows;
 
-const ALL: PageLimits<'static> = PageLimits { after: None, items_max: 10_000, bytes_max: 1 << 20 };
+mod lists;
+
+/// Limits that end no page.
+const ALL: PageLimits<'static> =
+    PageLimits { after: None, items_max: 10_000, bytes_max: 1 << 20, rows_max: usize::MAX };
 
 fn entity_query(prefix: &str, at_height: Option<u64>, time_s: u64) -> EntityQuery<'_> {
     EntityQuery { vault: vault(), prefix, at_height, time_s, include_expired: false }
@@ -29,7 +33,7 @@ fn relationship_query<'a>(
 fn paged<T>(items_max: usize, page: impl Fn(PageLimits<'_>) -> Page<T>) -> Vec<T> {
     let (mut items, mut after) = (Vec::new(), None::<Vec<u8>>);
     loop {
-        let next = page(PageLimits { after: after.as_deref(), items_max, bytes_max: 1 << 20 });
+        let next = page(PageLimits { after: after.as_deref(), items_max, ..ALL });
         assert!(next.items.len() <= items_max);
         assert!(next.next.is_none() || next.items.len() == items_max, "only limits end a page");
         items.extend(next.items);
@@ -233,7 +237,7 @@ fn a_page_ends_at_its_bytes_and_the_next_goes_on() {
     let large = "x".repeat(1000);
     machine.commit(&[set("a", &large), set("b", &large), set("c", "1"), set("d", "1")]);
     let page = |after| {
-        let limits = PageLimits { after, items_max: 10, bytes_max: 1500 };
+        let limits = PageLimits { after, items_max: 10, bytes_max: 1500, ..ALL };
         entities(&machine.rows, entity_query("", None, 0), limits).unwrap()
     };
     let first = page(None);
@@ -241,7 +245,7 @@ fn a_page_ends_at_its_bytes_and_the_next_goes_on() {
     let second = page(first.next.as_deref());
     let keys: Vec<_> = second.items.iter().map(|entity| entity.key.as_str()).collect();
     assert_eq!((keys, second.next), (vec!["b", "c", "d"], None));
-    let tiny = PageLimits { after: None, items_max: 10, bytes_max: 1 };
+    let tiny = PageLimits { items_max: 10, bytes_max: 1, ..ALL };
     let page = entities(&machine.rows, entity_query("", None, 0), tiny).unwrap();
     assert_eq!(page.items.len(), 1, "a page makes progress");
 }

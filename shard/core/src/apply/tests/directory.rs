@@ -112,7 +112,8 @@ fn commands_of_one_entry_see_each_other_as_if_they_came_one_by_one() {
         time_s: 0,
         include_expired: false,
     };
-    let limits = PageLimits { after: None, items_max: 1000, bytes_max: 1 << 20 };
+    let (bytes_max, rows_max) = (1 << 20, usize::MAX);
+    let limits = PageLimits { after: None, items_max: 1000, bytes_max, rows_max };
     let all = |rows: &MemoryRows| {
         let items = entities(rows, query, limits).unwrap().items.into_iter();
         items.map(|entity| (entity.key, entity.value)).collect::<Vec<_>>()

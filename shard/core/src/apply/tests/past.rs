@@ -230,7 +230,8 @@ impl Lived {
             time_s: 0,
             include_expired: true,
         };
-        let limits = PageLimits { after: None, items_max: 100_000, bytes_max: usize::MAX };
+        let (bytes_max, rows_max) = (usize::MAX, usize::MAX);
+        let limits = PageLimits { after: None, items_max: 100_000, bytes_max, rows_max };
         let page = entities(&self.machine.rows, query, limits).unwrap();
         let found = page.items.into_iter().map(|one| (one.key, one.value));
         let expected = self.expected(height, &StateKey::entity_prefix(""));
