@@ -24,6 +24,7 @@ mod proving;
 mod read;
 mod reason;
 mod receipts;
+mod reopened;
 mod retry;
 mod saved_proof;
 mod trust;

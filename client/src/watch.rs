@@ -4,14 +4,13 @@ use ledger_proto::v1;
 use ledger_types::{Digest, VaultRef};
 use tonic::Streaming;
 
-use crate::attempt::{Effect, Failure, Next};
 use crate::call::CallKind;
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::leaders::Route;
 use crate::method;
 use crate::read::digest;
-use crate::retry::Backoff;
+use crate::reopened::Reopened;
 use crate::write::wire_vault;
 
 /// A stream that skips blocks is opened anew at most this often before the watch ends with an error.
@@ -38,17 +37,15 @@ pub struct BlockWatch {
     client: Client,
     vault: VaultRef,
     next_height: u64,
-    stream: Option<Streaming<v1::BlockAnnouncement>>,
-    backoff: Backoff,
+    stream: Reopened<v1::BlockAnnouncement>,
     gaps: u32,
 }
 
 impl Client {
     /// Watches a vault from block `start_height` on, which is at least 1.
     pub fn watch_blocks(&self, vault: VaultRef, start_height: u64) -> BlockWatch {
-        let backoff = Backoff::new(&self.inner.config.retry);
-        let client = self.clone();
-        BlockWatch { client, vault, next_height: start_height, stream: None, backoff, gaps: 0 }
+        let stream = Reopened::new(&self.inner.config.retry, "watch");
+        BlockWatch { client: self.clone(), vault, next_height: start_height, stream, gaps: 0 }
     }
 }
 
@@ -63,40 +60,13 @@ impl BlockWatch {
     /// watch can be asked again and goes on at the same block.
     pub async fn next(&mut self) -> Result<BlockNotice, ClientError> {
         loop {
-            if self.stream.is_none() {
-                self.stream = Some(self.open().await?);
-            }
-            let stream = self.stream.as_mut().expect("opened above");
-            match stream.message().await {
-                Ok(Some(announcement)) => {
-                    if let Some(notice) = self.accept(&announcement)? {
-                        return Ok(notice);
-                    }
-                }
-                Ok(None) => self.reopen_later().await,
-                Err(status) => {
-                    self.stream = None;
-                    let failure = Failure::from_status(&status);
-                    if failure.next(Effect::Reads) == Next::GiveUp {
-                        return Err(failure.into_error("watch"));
-                    }
-                    self.reopen_later().await;
-                }
+            let open = open(&self.client, self.vault, self.next_height);
+            if let Some(announcement) = self.stream.message(open).await?
+                && let Some(notice) = self.accept(&announcement)?
+            {
+                return Ok(notice);
             }
         }
-    }
-
-    async fn open(&self) -> Result<Streaming<v1::BlockAnnouncement>, ClientError> {
-        let (namespace_id, vault_id) = wire_vault(self.vault)?;
-        let start_height = self.next_height;
-        let request = v1::WatchBlocksRequest { namespace_id, vault_id, start_height };
-        let kind = CallKind::reads(Route::Any(Some(self.vault)));
-        self.client.open_stream(method::WATCH_BLOCKS, kind, &request).await
-    }
-
-    async fn reopen_later(&mut self) {
-        self.stream = None;
-        tokio::time::sleep(self.backoff.wait()).await;
     }
 
     /// Takes the block that is due, passes over one already given out, and drops a stream that skips.
@@ -109,7 +79,7 @@ impl BlockWatch {
             return Ok(None);
         }
         if found > self.next_height {
-            self.stream = None;
+            self.stream.close();
             self.gaps += 1;
             if self.gaps <= GAPS_MAX {
                 return Ok(None);
@@ -132,7 +102,18 @@ impl BlockWatch {
         };
         self.next_height += 1;
         self.gaps = 0;
-        self.backoff = Backoff::new(&self.client.inner.config.retry);
+        self.stream.succeeded();
         Ok(Some(notice))
     }
+}
+
+async fn open(
+    client: &Client,
+    vault: VaultRef,
+    start_height: u64,
+) -> Result<Streaming<v1::BlockAnnouncement>, ClientError> {
+    let (namespace_id, vault_id) = wire_vault(vault)?;
+    let request = v1::WatchBlocksRequest { namespace_id, vault_id, start_height };
+    let kind = CallKind::reads(Route::Any(Some(vault)));
+    client.open_stream(method::WATCH_BLOCKS, kind, &request).await
 }

@@ -7,14 +7,13 @@ use ledger_proto::v1;
 use ledger_types::{Digest, VaultRef};
 use tonic::Streaming;
 
-use crate::attempt::{Effect, Failure, Next};
 use crate::call::CallKind;
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::leaders::Route;
 use crate::method;
 use crate::read::digest;
-use crate::retry::Backoff;
+use crate::reopened::Reopened;
 use crate::write::wire_vault;
 
 /// What a watch of changes asks for.
@@ -57,9 +56,8 @@ pub struct ChangeWatch {
     client: Client,
     vault: VaultRef,
     options: ChangeOptions,
-    stream: Option<Streaming<v1::WatchChangesResponse>>,
+    stream: Reopened<v1::WatchChangesResponse>,
     place: Place,
-    backoff: Backoff,
 }
 
 /// Where a watch is.
@@ -74,9 +72,9 @@ struct Place {
 impl Client {
     /// Watches what the blocks of a vault change.
     pub fn watch_changes(&self, vault: VaultRef, options: ChangeOptions) -> ChangeWatch {
-        let (client, backoff) = (self.clone(), Backoff::new(&self.inner.config.retry));
+        let stream = Reopened::new(&self.inner.config.retry, "watch changes");
         let place = Place { next_height: options.start_height, begun: None };
-        ChangeWatch { client, vault, options, stream: None, place, backoff }
+        ChangeWatch { client: self.clone(), vault, options, stream, place }
     }
 }
 
@@ -92,53 +90,44 @@ impl ChangeWatch {
     /// client's deadline. After an error the watch can be asked again and goes on at the same block.
     pub async fn next(&mut self) -> Result<ChangeNotice, ClientError> {
         loop {
-            if self.stream.is_none() {
+            let open = open(&self.client, self.vault, &self.options, self.place.next_height);
+            let message = self.stream.message(open).await;
+            let Ok(Some(answer)) = message else {
+                // The rest of a block that has begun will not come; the next stream tells it from its beginning.
                 self.place.begun = None;
-                self.stream = Some(self.open().await?);
+                message?;
+                continue;
+            };
+            let accepted = self.place.accept(answer);
+            if accepted.is_err() {
+                self.place.begun = None;
+                self.stream.close();
             }
-            let stream = self.stream.as_mut().expect("opened above");
-            match stream.message().await {
-                Ok(Some(answer)) => {
-                    let accepted = self.place.accept(answer);
-                    if accepted.is_err() {
-                        self.stream = None;
-                    }
-                    if let Some(notice) = accepted? {
-                        self.backoff = Backoff::new(&self.client.inner.config.retry);
-                        return Ok(notice);
-                    }
-                }
-                Ok(None) => self.reopen_later().await,
-                Err(status) => {
-                    self.stream = None;
-                    let failure = Failure::from_status(&status);
-                    if failure.next(Effect::Reads) == Next::GiveUp {
-                        return Err(failure.into_error("watch changes"));
-                    }
-                    self.reopen_later().await;
-                }
+            if let Some(notice) = accepted? {
+                self.stream.succeeded();
+                return Ok(notice);
             }
         }
     }
+}
 
-    async fn open(&self) -> Result<Streaming<v1::WatchChangesResponse>, ClientError> {
-        let (namespace_id, vault_id) = wire_vault(self.vault)?;
-        let request = v1::WatchChangesRequest {
-            namespace_id,
-            vault_id,
-            start_height: self.place.next_height,
-            filters: self.options.filters.clone(),
-            include_values: self.options.include_values,
-            heartbeat_ms: self.options.heartbeat_ms,
-        };
-        let kind = CallKind::reads(Route::Any(Some(self.vault)));
-        self.client.open_stream(method::WATCH_CHANGES, kind, &request).await
-    }
-
-    async fn reopen_later(&mut self) {
-        self.stream = None;
-        tokio::time::sleep(self.backoff.wait()).await;
-    }
+async fn open(
+    client: &Client,
+    vault: VaultRef,
+    options: &ChangeOptions,
+    start_height: Option<u64>,
+) -> Result<Streaming<v1::WatchChangesResponse>, ClientError> {
+    let (namespace_id, vault_id) = wire_vault(vault)?;
+    let request = v1::WatchChangesRequest {
+        namespace_id,
+        vault_id,
+        start_height,
+        filters: options.filters.clone(),
+        include_values: options.include_values,
+        heartbeat_ms: options.heartbeat_ms,
+    };
+    let kind = CallKind::reads(Route::Any(Some(vault)));
+    client.open_stream(method::WATCH_CHANGES, kind, &request).await
 }
 
 impl Place {
