@@ -13,6 +13,7 @@ mod cluster {
     mod bulk;
     mod changes;
     mod command_line;
+    mod compressed;
     mod contents;
     mod cosigning;
     #[cfg(feature = "failpoints")]

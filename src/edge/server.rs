@@ -24,6 +24,7 @@ use prometheus::Histogram;
 use rand::Rng as _;
 use tokio::net::TcpListener;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -124,20 +125,28 @@ impl Door {
         let reflection = descriptors().build_v1().expect("the descriptors are compiled in");
         let older = descriptors().build_v1alpha().expect("the descriptors are compiled in");
         let admin = AdminServiceServer::from_arc(edge.clone());
+        // What a message may have at most is counted unpacked, while it is unpacked. Answers are never packed: most are
+        // hashes and small values.
         let rest = internal
-            .add_service(admin.max_decoding_message_size(MESSAGE_BYTES_MAX))
-            .add_service(HealthServiceServer::from_arc(edge.clone()))
-            .add_service(SystemDiscoveryServiceServer::from_arc(edge.clone()))
-            .add_service(HealthServer::from_arc(edge.clone()))
+            .add_service(admin.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(HealthServiceServer::from_arc(edge.clone()).accept_compressed(Gzip))
+            .add_service(
+                SystemDiscoveryServiceServer::from_arc(edge.clone()).accept_compressed(Gzip),
+            )
+            .add_service(HealthServer::from_arc(edge.clone()).accept_compressed(Gzip))
             .add_service(reflection)
             .add_service(older)
             .prepare();
         Door {
             write: WriteServiceServer::from_arc(edge.clone())
+                .accept_compressed(Gzip)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             read: ReadServiceServer::from_arc(edge.clone())
+                .accept_compressed(Gzip)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            ledger: LedgerServer::from_arc(edge).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            ledger: LedgerServer::from_arc(edge)
+                .accept_compressed(Gzip)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
             rest,
             metrics,
         }
@@ -269,7 +278,10 @@ mod tests {
     fn refusals_of_the_transport_get_a_reason() {
         let too_large = Status::out_of_range("decoded message length too large");
         let expected = (Code::InvalidArgument, "REQUEST_TOO_LARGE".to_owned());
-        assert_eq!(reason_of(too_large), Some(expected));
+        assert_eq!(reason_of(too_large), Some(expected.clone()));
+        // A packed message that grows beyond the limit is not unpacked further.
+        let bomb = Status::resource_exhausted("Error decompressing: size limit exceeded");
+        assert_eq!(reason_of(bomb), Some(expected));
         let malformed = Status::internal("failed to decode Protobuf message");
         let expected = (Code::InvalidArgument, "MALFORMED_MESSAGE".to_owned());
         assert_eq!(reason_of(malformed), Some(expected));

@@ -546,7 +546,10 @@ impl From<Failure> for v1::Refusal {
 /// What the transport's complaint about a message of a stream means; `None` if the client is gone.
 pub(super) fn of_transport(status: &Status) -> Option<Failure> {
     match status.code() {
-        Code::OutOfRange => Some(Failure::RequestTooLarge { max: REQUEST_BYTES_MAX as u64 }),
+        // Too large as it came, or unpacked.
+        Code::OutOfRange | Code::ResourceExhausted => {
+            Some(Failure::RequestTooLarge { max: REQUEST_BYTES_MAX as u64 })
+        }
         Code::Internal => Some(Failure::Malformed),
         _ => None,
     }

@@ -257,6 +257,14 @@ pub(crate) async fn refusal_of(server: &mut Server) -> String {
     server.log_tail()
 }
 
+/// The most memory that a running server has ever had resident, in bytes.
+pub(crate) fn peak_bytes(server: &Server) -> u64 {
+    let process = server.process_id().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+}
+
 /// The ids of a vault on the wire.
 pub(crate) fn wire(vault: VaultRef) -> (Option<v1::NamespaceId>, Option<v1::VaultId>) {
     (Some(vault.namespace.into()), Some(vault.vault.into()))
