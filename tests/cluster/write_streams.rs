@@ -2,6 +2,7 @@
 //! leader and a stop.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ledger_client::PipelineOptions;
 use ledger_proto::v1;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::harness::{Cluster, Node, set, set_if, why, write_request};
+use super::harness::{Cluster, Node, peak_bytes, set, set_if, why, write_request};
 
 /// More than a stream has under way, so that the server must stop reading and go on again.
 const FLOOD: u64 = 3_000;
@@ -36,16 +37,23 @@ impl Stream {
         self.requests.try_send(request).unwrap();
     }
 
-    /// The next answers by correlation id.
     async fn take(&mut self, count: usize) -> BTreeMap<u64, Streamed> {
-        let mut taken = BTreeMap::new();
-        while taken.len() < count {
-            let answer = self.answers.message().await.unwrap().expect("the stream goes on");
-            let result = answer.result.expect("an answer or a refusal");
-            assert!(taken.insert(answer.correlation_id, result).is_none(), "answered twice");
-        }
-        taken
+        take(&mut self.answers, count).await
     }
+}
+
+/// The next answers of a stream by correlation id.
+async fn take(
+    answers: &mut Streaming<v1::WriteStreamResponse>,
+    count: usize,
+) -> BTreeMap<u64, Streamed> {
+    let mut taken = BTreeMap::new();
+    while taken.len() < count {
+        let answer = answers.message().await.unwrap().expect("the stream goes on");
+        let result = answer.result.expect("an answer or a refusal");
+        assert!(taken.insert(answer.correlation_id, result).is_none(), "answered twice");
+    }
+    taken
 }
 
 fn success(streamed: &Streamed) -> &v1::WriteSuccess {
@@ -168,6 +176,76 @@ async fn a_stream_answers_like_single_writes_through_every_node() {
     }
     a_flood_is_answered_whole(&cluster.node(0), vaults[0]).await;
     cluster.assert_ready().await;
+}
+
+/// Bytes of a value of which a flood is made.
+const HEAVY_BYTES: usize = 64 * 1024;
+/// A flood of so many of them is far more than a server may hold for one client.
+const HEAVY_FLOOD: u64 = 8_000;
+/// A write that is not taken for so long waits for room.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What a server may need more while a client does not read: what is under way and in transport, and the log of it.
+const HELD_BYTES_MAX: u64 = 192 << 20;
+
+/// A write whose condition fails, and whose answer is as large as that of a small write can be.
+fn heavy(vault: VaultRef, key: &str, correlation_id: u64) -> v1::WriteStreamRequest {
+    let operation = set_if(key, &vec![1; HEAVY_BYTES], Some(Condition::NotExists(true)));
+    let write = Some(write_request(vault, vec![operation]));
+    v1::WriteStreamRequest { correlation_id, timeout_ms: 60_000, write }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_held_back_and_harms_nobody() {
+    // A cache of written rows of the default size would hide what a stream needs.
+    let environment = [("LEDGER_WRITE_BUFFER_BYTES", "4194304")];
+    let cluster = Cluster::start_with(1, &environment).await;
+    let vault = cluster.vaults("unread", 1).await[0];
+    let (node, server) = (cluster.node(0), &cluster.servers[0]);
+    let key = "k".repeat(1_000);
+    node.put(vault, &key, &[7; 1_000]).await.unwrap();
+    let before = peak_bytes(server);
+
+    let (requests, outgoing) = mpsc::channel(1);
+    let outgoing = ReceiverStream::new(outgoing);
+    let mut answers = node.ledger().write_stream(outgoing).await.unwrap().into_inner();
+    let mut sent = 0;
+    while sent < HEAVY_FLOOD {
+        let sending = requests.send(heavy(vault, &key, sent));
+        match tokio::time::timeout(PATIENCE, sending).await {
+            Ok(taken) => taken.unwrap(),
+            Err(_) => break,
+        }
+        sent += 1;
+    }
+    assert!(sent < HEAVY_FLOOD / 2, "{sent} writes were taken although no answer was read");
+    let grown = peak_bytes(server) - before;
+    assert!(grown < HELD_BYTES_MAX, "{grown} bytes for one client");
+    // On the same connection and on another one.
+    for node in [&node, &cluster.node(0)] {
+        node.put(vault, "meanwhile", b"1").await.unwrap();
+        let mut stream = Stream::open(node).await;
+        stream.send(1, Some(write_request(vault, vec![set("streamed meanwhile", b"1")])));
+        success(&stream.take(1).await[&1]);
+    }
+
+    let all = sent + 100;
+    let sending = async {
+        for number in sent..all {
+            requests.send(heavy(vault, &key, number)).await.unwrap();
+        }
+        drop(requests);
+    };
+    let ((), taken) = tokio::join!(sending, take(&mut answers, all as usize));
+    for (number, streamed) in taken {
+        let Streamed::Answer(v1::WriteResponse {
+            result: Some(v1::write_response::Result::Error(error)),
+        }) = streamed
+        else {
+            panic!("{number}: {streamed:?}")
+        };
+        assert_eq!(error.code(), v1::WriteErrorCode::KeyExists);
+    }
+    assert!(answers.message().await.unwrap().is_none(), "each is answered once");
 }
 
 /// Submits writes until it is stopped, and tells those that were acknowledged.
