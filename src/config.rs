@@ -277,6 +277,8 @@ pub struct Config {
     pub expiry_interval: Duration,
     /// Expired entities removed in a second, at most.
     pub expiry_rate: u64,
+    /// What the clock may differ by from those of most nodes; zero for anything.
+    pub clock_skew_max: Duration,
     /// Threads that apply the vaults of a round.
     pub apply_threads: usize,
     /// Threads that serve requests.
@@ -343,6 +345,9 @@ impl Config {
                 .parse("expiry-interval-ms", |text| number(text, 0, 86_400_000))
                 .map(Duration::from_millis)?,
             expiry_rate: raw.parse("expiry-rate", |text| number(text, 1, 1_000_000))?,
+            clock_skew_max: raw
+                .parse("clock-skew-max-ms", |text| number(text, 0, 86_400_000))
+                .map(Duration::from_millis)?,
             apply_threads: raw.parse("apply-threads", |text| threads(text, processors / 4))?,
             worker_threads: raw.parse("worker-threads", |text| threads(text, processors / 2))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,

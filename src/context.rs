@@ -22,7 +22,7 @@ use crate::cosigning::RecentRounds;
 use crate::directory::DirectoryCache;
 use crate::expiry::ExpiryBook;
 use crate::metrics::RequestMetrics;
-use crate::peer::PeerMetrics;
+use crate::peer::{PeerClocks, PeerMetrics};
 use crate::quarantine::Quarantine;
 use crate::signed_history::Changes;
 use crate::signer::Signer;
@@ -83,6 +83,8 @@ pub struct NodeContext {
     pub metrics: Arc<RequestMetrics>,
     /// The transport's counters.
     pub peer_metrics: Arc<PeerMetrics>,
+    /// The clocks of other nodes.
+    pub clocks: Arc<PeerClocks>,
     /// Hands out the snapshots that this node has cut.
     pub snapshots: Arc<SnapshotServer>,
     /// Brings snapshots here.

@@ -148,6 +148,10 @@ pub async fn run(context: Arc<NodeContext>) {
     let mut listed: Option<Instant> = None;
     loop {
         tokio::time::sleep(pause).await;
+        // What a wrong clock takes for expired may not be.
+        if context.clocks.is_off() {
+            continue;
+        }
         let mut vaults = context.blocks.expiry.due(clock_s());
         if listed.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             vaults.extend(not_looked_through(&context));

@@ -3,6 +3,7 @@
 //! Owns the registry and the table of metric names. Must never have a label per vault or namespace: only
 //! groups, methods and fixed words.
 
+mod clocks;
 mod replication;
 mod signing;
 mod transport;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ledger_shard::{GroupStatus, MetricsSnapshot, Role};
+use ledger_types::NodeId;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramSample, LabelPair, Metric, MetricFamily,
     MetricType,
@@ -156,6 +158,10 @@ pub struct NodeSample {
     pub rate_limited: u64,
     /// Entities that were removed because they had expired.
     pub expired_entities: u64,
+    /// By how many seconds the clocks of other nodes are ahead of this one's.
+    pub clock_skews: Vec<(NodeId, f64)>,
+    /// True if this node's clock differs too much from those of most nodes.
+    pub clock_is_off: bool,
     /// The time in Unix nanoseconds, from which ages are told.
     pub wall_ns: u64,
 }
@@ -168,6 +174,7 @@ impl NodeSample {
         families.extend(self.snapshot_families());
         families.extend(self.transport_families());
         families.extend(self.signing_families());
+        families.extend(self.clock_families());
         families.extend(self.node_families());
         families
     }

@@ -41,7 +41,7 @@ use crate::peer::{
 use crate::quarantine::{Quarantine, QuarantineError};
 use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
-use crate::{expiry, http, reconciler, signed_history};
+use crate::{clock_guard, expiry, http, leadership, reconciler, signed_history};
 
 /// Time that moving leaders away may take before a stop goes on.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
@@ -289,6 +289,7 @@ fn start(
         started: Instant::now(),
         metrics,
         peer_metrics: peers.metrics().clone(),
+        clocks: peers.clocks().clone(),
         snapshots,
         fetcher,
     });
@@ -304,12 +305,13 @@ fn keep_up(
     store: &Arc<Store>,
     peers: &Arc<PeerState>,
     genesis: GenesisPromise,
-) -> [JoinHandle<()>; 4] {
+) -> [JoinHandle<()>; 5] {
     let context = || context.clone();
     [
         tokio::spawn(learn_leaders(context())),
         tokio::spawn(signed_history::run(context())),
         tokio::spawn(expiry::run(context())),
+        tokio::spawn(clock_guard::run(context())),
         tokio::spawn(reconciler::run(context(), store.clone(), peers.clone(), genesis)),
     ]
 }
@@ -404,23 +406,8 @@ async fn hand_over(context: &NodeContext) {
     let deadline = Instant::now() + HAND_OVER_TIME;
     let mut attempt = 0;
     while Instant::now() < deadline {
-        let statuses = context.shard.statuses();
-        let led: Vec<_> = statuses
-            .iter()
-            .filter(|status| status.role == ledger_shard::Role::Leader && status.voters.len() > 1)
-            .collect();
-        if led.is_empty() {
+        if leadership::give_away(context, attempt) {
             return;
-        }
-        for status in led {
-            let others = status.replicas.iter().filter(|one| {
-                one.incarnation != status.incarnation && status.voters.contains(&one.incarnation.0)
-            });
-            // A different successor is tried each time, as one may be down.
-            let next = others.cycle().nth(attempt);
-            if let Some(next) = next {
-                context.shard.transfer(status.group, next.incarnation);
-            }
         }
         attempt += 1;
         tokio::time::sleep(Duration::from_millis(200)).await;

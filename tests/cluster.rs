@@ -12,6 +12,8 @@ mod cluster {
     mod bad_start;
     mod bulk;
     mod changes;
+    #[cfg(feature = "failpoints")]
+    mod clocks;
     mod command_line;
     mod compressed;
     mod contents;

@@ -140,6 +140,12 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Expired entities that a node removes in a second, at most",
     },
     Setting {
+        env: "LEDGER_CLOCK_SKEW_MAX_MS",
+        flag: "clock-skew-max-ms",
+        default: "500",
+        doc: "Milliseconds by which the clock may differ from those of most nodes before the node leads no more; 0 for any number",
+    },
+    Setting {
         env: "LEDGER_APPLY_THREADS",
         flag: "apply-threads",
         default: "",

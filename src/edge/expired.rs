@@ -85,6 +85,9 @@ impl Edge {
             Ok(turn) => turn.map_err(|_| Failure::Internal("the removals are closed"))?,
             Err(_) => return Err(Failure::Deadline),
         };
+        if call.context.clocks.is_off() {
+            return Err(Failure::not_ready("the clock of the vault's leader is wrong"));
+        }
         call.barrier(owner.group).await?;
         check_owner(call, owner)?;
         let row = call.owned_row(owner)?;

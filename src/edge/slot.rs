@@ -164,6 +164,9 @@ impl NodeSlot {
         ];
         if let Some(context) = joined {
             checks.push(Check { name: "directory", failure: directory_failure(context) });
+            let is_off = context.clocks.is_off();
+            let failure = is_off.then(|| "the clock differs from those of most nodes".to_owned());
+            checks.push(Check { name: "clock", failure });
         }
         checks.extend(self.liveness());
         checks
@@ -226,6 +229,8 @@ impl NodeSlot {
             sample.signing_contradictions = context.signer.contradictions();
             sample.expired_entities = context.blocks.expiry.removed();
             sample.rate_limited = context.admission.refused();
+            sample.clock_skews = context.clocks.skews(Instant::now());
+            sample.clock_is_off = context.clocks.is_off();
             sample.wall_ns = context.shard.now().wall_ns;
             context.shard.refresh();
         }

@@ -47,6 +47,8 @@ fn sample() -> NodeSample {
         signing_contradictions: 2,
         expired_entities: 7,
         rate_limited: 8,
+        clock_skews: vec![(NodeId(2), -0.25)],
+        clock_is_off: true,
         wall_ns: 90_000_000_000,
         shard,
         storage_bytes: 4096,
@@ -98,6 +100,8 @@ fn a_scrape_has_the_published_names_with_help() {
         "ledger_signing_contradictions_total 2",
         "ledger_expired_entities_total 7",
         "ledger_rate_limited_total 8",
+        "ledger_clock_skew_seconds{node=\"2\"} -0.25",
+        "ledger_clock_is_off 1",
         "ledger_peer_messages_sent_total 12",
         "ledger_peer_messages_dropped_total{why=\"data_queue_full\"} 5",
     ] {

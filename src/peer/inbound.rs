@@ -17,7 +17,7 @@ use ledger_proto::internal::{
     LookupVaultResponse, ProbeRequest, ProbeResponse, PromiseRequest, PromiseResponse, Promised,
     Refusal, RefusalReason, adopt_response, hello_response, join_response, promise_response,
 };
-use ledger_shard::GroupMessage;
+use ledger_shard::{GroupMessage, wall_clock_ns};
 use ledger_types::{GroupId, Incarnation, NodeId, VaultRef};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -367,7 +367,8 @@ impl Inbound {
                 replied = (self.sequence, Instant::now());
                 let sequence = self.sequence;
                 // A sender that does not read its acknowledgements gets fewer of them.
-                let reply = FrameReply { sequence, sent_at_ns, round, refusal: None };
+                let wall_ns = wall_clock_ns();
+                let reply = FrameReply { sequence, sent_at_ns, round, refusal: None, wall_ns };
                 let _ = self.replies.try_send(Ok(reply));
             }
         }

@@ -4,6 +4,7 @@
 //! Owns the internal service, both of its sides, and what this node tells others about itself. Must
 //! never look into a Raft message, nor block the driver's thread.
 
+mod clocks;
 mod inbound;
 mod met;
 mod metrics;
@@ -23,6 +24,7 @@ use ledger_types::{NodeId, StoreId, VaultRef};
 use thiserror::Error;
 use tokio_stream::Stream;
 
+pub use clocks::PeerClocks;
 pub use inbound::PeerService;
 pub use met::MetNodes;
 pub use metrics::{PeerMetrics, PeerMetricsSnapshot};

@@ -13,7 +13,7 @@ use ledger_proto::internal::peer_client::PeerClient;
 use ledger_proto::internal::{
     self, FrameReply, HelloRequest, Refusal, RefusalReason, hello_response,
 };
-use ledger_shard::{Lane, OutMessage, Outbox};
+use ledger_shard::{Lane, OutMessage, Outbox, wall_clock_ns};
 use ledger_types::NodeId;
 use parking_lot::RwLock;
 use thiserror::Error;
@@ -318,6 +318,8 @@ impl LaneTask {
                     let round_trip = now.unwrap_or(u64::MAX).saturating_sub(reply.sent_at_ns);
                     let gauge = &self.shared.metrics.round_trip_ns;
                     gauge.store(round_trip, std::sync::atomic::Ordering::Relaxed);
+                    let walls = (reply.wall_ns, wall_clock_ns());
+                    self.shared.state.clocks().note(self.node, walls, round_trip, Instant::now());
                 }
                 Ok(None) => return LinkError::Ended,
                 Err(status) => return LinkError::Call(status),

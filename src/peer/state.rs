@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{AddressBook, DirectoryService, FrameSink, MetNodes, PeerMetrics};
+use super::{AddressBook, DirectoryService, FrameSink, MetNodes, PeerClocks, PeerMetrics};
 use crate::bootstrap::decide::{Refused, Standing, Write, answer_adopt, answer_promise};
 use crate::bootstrap::record::{
     MembershipRow, ROW_ADDRESSES, ROW_FOUNDED, ROW_MEMBERSHIP, ROW_PROMISE, ROW_TURNED_AWAY,
@@ -207,6 +207,7 @@ pub struct PeerState {
     serving: OnceLock<Serving>,
     arrivals: Mutex<BTreeMap<NodeId, watch::Sender<u64>>>,
     metrics: Arc<PeerMetrics>,
+    clocks: Arc<PeerClocks>,
     met: Arc<MetNodes>,
 }
 
@@ -242,6 +243,7 @@ impl PeerState {
             serving: OnceLock::new(),
             arrivals: Mutex::default(),
             metrics: Arc::default(),
+            clocks: Arc::default(),
             met: Arc::default(),
         };
         state.recover()?;
@@ -289,6 +291,11 @@ impl PeerState {
     /// The transport's counters.
     pub fn metrics(&self) -> &Arc<PeerMetrics> {
         &self.metrics
+    }
+
+    /// The clocks of other nodes.
+    pub fn clocks(&self) -> &Arc<PeerClocks> {
+        &self.clocks
     }
 
     /// The node's standing now.
