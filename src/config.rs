@@ -41,6 +41,9 @@ const TEST_VARIABLES: &[&str] =
 #[cfg(not(feature = "failpoints"))]
 const TEST_VARIABLES: &[&str] = &[];
 
+/// Longest retention of a deleted vault's data in seconds: a hundred years.
+const RETENTION_SECONDS_MAX: u64 = 3_155_760_000;
+
 /// Where a value came from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Origin {
@@ -279,6 +282,8 @@ pub struct Config {
     pub expiry_rate: u64,
     /// What the clock may differ by from those of most nodes; zero for anything.
     pub clock_skew_max: Duration,
+    /// Time for which a deleted vault's data stays; `None` for ever.
+    pub deleted_retention: Option<Duration>,
     /// Threads that apply the vaults of a round.
     pub apply_threads: usize,
     /// Threads that serve requests.
@@ -348,6 +353,7 @@ impl Config {
             clock_skew_max: raw
                 .parse("clock-skew-max-ms", |text| number(text, 0, 86_400_000))
                 .map(Duration::from_millis)?,
+            deleted_retention: raw.parse("deleted-retention-s", deleted_retention)?,
             apply_threads: raw.parse("apply-threads", |text| threads(text, processors / 4))?,
             worker_threads: raw.parse("worker-threads", |text| threads(text, processors / 2))?,
             tick_ms: raw.parse("tick-ms", |text| number(text, 5, 1_000))?,
@@ -391,6 +397,16 @@ fn history_blocks(text: &str) -> Result<Option<u64>, String> {
         return Ok(None);
     }
     number(text, 1, u64::MAX).map(Some)
+}
+
+fn deleted_retention(text: &str) -> Result<Option<Duration>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let seconds = number(text, 0, RETENTION_SECONDS_MAX);
+    let expected =
+        || format!("expected never, or a whole number from 0 to {RETENTION_SECONDS_MAX}");
+    seconds.map(|seconds| Some(Duration::from_secs(seconds))).map_err(|_| expected())
 }
 
 fn flag(text: &str) -> Result<bool, String> {

@@ -23,6 +23,7 @@ use crate::directory::DirectoryCache;
 use crate::expiry::ExpiryBook;
 use crate::metrics::RequestMetrics;
 use crate::peer::{PeerClocks, PeerMetrics};
+use crate::purge::PurgeBook;
 use crate::quarantine::Quarantine;
 use crate::signed_history::Changes;
 use crate::signer::Signer;
@@ -85,6 +86,8 @@ pub struct NodeContext {
     pub peer_metrics: Arc<PeerMetrics>,
     /// The clocks of other nodes.
     pub clocks: Arc<PeerClocks>,
+    /// What is known of deleted vaults.
+    pub purges: PurgeBook,
     /// Hands out the snapshots that this node has cut.
     pub snapshots: Arc<SnapshotServer>,
     /// Brings snapshots here.

@@ -126,7 +126,7 @@ impl ExpiryBook {
     fn pass_over(&self, vault: VaultRef, status: VaultStatus) {
         self.begin(vault);
         // A deleted vault stays so.
-        let soonest = (status != VaultStatus::Deleted).then_some(0);
+        let soonest = (!status.is_deleted()).then_some(0);
         self.end(vault, soonest, LIST_EVERY);
     }
 

@@ -21,6 +21,7 @@ pub mod leadership;
 pub mod metrics;
 pub mod node;
 pub mod peer;
+pub mod purge;
 pub mod quarantine;
 pub mod reconciler;
 pub mod signed_history;

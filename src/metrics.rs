@@ -162,6 +162,10 @@ pub struct NodeSample {
     pub clock_skews: Vec<(NodeId, f64)>,
     /// True if this node's clock differs too much from those of most nodes.
     pub clock_is_off: bool,
+    /// Vaults that were purged because this node asked for it.
+    pub vaults_purged: u64,
+    /// Deleted vaults of which rows are stored here.
+    pub vaults_awaiting_purge: u64,
     /// The time in Unix nanoseconds, from which ages are told.
     pub wall_ns: u64,
 }

@@ -38,10 +38,11 @@ use crate::metrics::RequestMetrics;
 use crate::peer::{
     AddressBook, FrameSink, LocalNode, PeerState, Serving, StateError, Transport, TransportLimits,
 };
+use crate::purge::PurgeBook;
 use crate::quarantine::{Quarantine, QuarantineError};
 use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
-use crate::{clock_guard, expiry, http, leadership, reconciler, signed_history};
+use crate::{clock_guard, expiry, http, leadership, purge, reconciler, signed_history};
 
 /// Time that moving leaders away may take before a stop goes on.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
@@ -184,6 +185,8 @@ async fn serve(
     let _ = tokio::time::timeout(DRAIN_TIME, server).await;
     http.abort();
     running.stop().await?;
+    // Everything is durable; room that is being given back is so at the next start.
+    store.stop_rewriting();
     info!("node stopped");
     ending
 }
@@ -290,6 +293,7 @@ fn start(
         metrics,
         peer_metrics: peers.metrics().clone(),
         clocks: peers.clocks().clone(),
+        purges: PurgeBook::default(),
         snapshots,
         fetcher,
     });
@@ -312,6 +316,7 @@ fn keep_up(
         tokio::spawn(signed_history::run(context())),
         tokio::spawn(expiry::run(context())),
         tokio::spawn(clock_guard::run(context())),
+        tokio::spawn(purge::run(context(), store.clone())),
         tokio::spawn(reconciler::run(context(), store.clone(), peers.clone(), genesis)),
     ]
 }

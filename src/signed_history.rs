@@ -106,6 +106,11 @@ impl Changes {
         }
     }
 
+    /// Nothing of the vault is due any more.
+    fn forget(&self, vault: VaultRef) {
+        self.changed.lock().remove(&vault);
+    }
+
     fn take_contradictions(&self) -> Vec<NotedCheckpoint> {
         std::mem::take(&mut *self.contradictions.lock()).into_values().collect()
     }
@@ -186,6 +191,8 @@ async fn record_due(context: &Arc<NodeContext>, interval: Duration) {
     let mut due: Vec<(VaultRef, VaultRow)> = Vec::new();
     for vault in context.blocks.changes.due(interval) {
         match owner(context, vault) {
+            // Its log takes nothing in any more, and may be gone.
+            Some(row) if row.status.is_deleted() => context.blocks.changes.forget(vault),
             Some(row) if leads(context, row.owner) => due.push((vault, row)),
             // Whoever leads does it; this node looks again later, in case that leader is gone by then.
             _ => context.blocks.changes.postpone(vault),
@@ -277,6 +284,8 @@ mod tests {
         changes.checkpoints(&[noted(4)]);
         changes.blocks(&[block(3)]);
         assert_eq!(changes.due(at_once), [vault()]);
+        changes.forget(vault());
+        assert!(changes.due(at_once).is_empty(), "it was deleted");
     }
 
     #[test]

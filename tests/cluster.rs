@@ -32,6 +32,7 @@ mod cluster {
     mod members;
     mod past_proofs;
     mod proofs;
+    mod purging;
     mod python_clients;
     mod quarantine;
     mod raw_call;

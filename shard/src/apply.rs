@@ -112,7 +112,7 @@ impl ApplyStage {
             // makes the same rows again.
             self.output.rows.sort_by(|a, b| (a.family, &a.key).cmp(&(b.family, &b.key)));
             crash_point!("crash::apply_write");
-            match self.store.write(&self.output.rows) {
+            match self.store.write_round(&self.output.erased, &self.output.rows) {
                 Ok(bytes) => add(&self.metrics.apply_bytes, bytes),
                 Err(error) => self.fatal.end(&error.to_string()),
             }

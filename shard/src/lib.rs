@@ -57,6 +57,7 @@ pub use ledger_shard_core::apply::{
 };
 pub use ledger_shard_core::command::create_vault::CreateVaultCommand as CreateVaultBlock;
 pub use ledger_shard_core::command::delete_vault::DeleteVaultCommand as DeleteVaultMark;
+pub use ledger_shard_core::command::purge_vault::PurgeVaultCommand as PurgeVault;
 pub use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand as RecordCheckpoint;
 pub use ledger_shard_core::command::system::{
     self, CreateNamespace, CreateShards, CreateVault, DeleteNamespace, DeleteVault,

@@ -51,9 +51,9 @@ impl Reader {
         SnapshotView::new(&self.store)
     }
 
-    /// The row of a vault that exists: its tip, roots, owner and floors.
+    /// The row of a vault that exists or did: its tip, roots, owner, floors and status.
     pub fn tip(&self, vault: VaultRef) -> Result<VaultRow, QueryError> {
-        query::vault_row(&self.view(), vault)
+        query::stored_row(&self.view(), vault)
     }
 
     /// An entity at the tip, whether it has expired or not.

@@ -10,11 +10,14 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ledger_shard_core::rows::{VAULT_FAMILIES, vault_range};
 use ledger_shard_core::view::{Family, RowWrite};
-use ledger_types::{ClusterId, StoreId};
+use ledger_types::{ClusterId, StoreId, VaultRef};
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamily, DB, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, CompactOptions, DB, Options, WriteBatch, WriteOptions};
 use thiserror::Error;
+
+use crate::view::first_key;
 
 pub use identity::{FORMAT_VERSION, NodeKeySeed};
 pub use options::StoreConfig;
@@ -256,6 +259,50 @@ impl Store {
         batch.write()
     }
 
+    /// Writes a round of the state machine as one batch, as [`Store::write`] does: all rows of some vaults go, then
+    /// rows come and go. A range without rows is left alone, because what deletes it would slow readers down.
+    pub(crate) fn write_round(
+        &self,
+        erased: &[VaultRef],
+        rows: &[RowWrite],
+    ) -> Result<u64, StoreError> {
+        let mut batch = self.batch(rows.iter().map(row_bytes).sum());
+        for &vault in erased {
+            let (from, to) = vault_range(vault);
+            for family in VAULT_FAMILIES {
+                if first_key(self, family, &from..&to)?.is_some() {
+                    batch.delete_range(family, &from, &to);
+                }
+            }
+        }
+        batch.extend(rows);
+        batch.write()
+    }
+
+    /// Gives the room of an erased vault's rows back now, where files still hold them; without this they go when their
+    /// files are next rewritten. Takes as long as rewriting those files does. Tells how many bytes of rows files
+    /// held, about.
+    pub fn reclaim(&self, vault: VaultRef) -> u64 {
+        let (from, to) = vault_range(vault);
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        let mut held = 0;
+        for family in VAULT_FAMILIES {
+            let bytes = self.approximate_bytes(family, &from, &to);
+            if bytes > 0 {
+                let (from, to) = (Some(from.as_slice()), Some(to.as_slice()));
+                self.db.compact_range_cf_opt(self.family(family), from, to, &options);
+                held += bytes;
+            }
+        }
+        held
+    }
+
+    /// Gives up rewriting files, also where [`Store::reclaim`] waits for that. Nothing may be written afterwards.
+    pub fn stop_rewriting(&self) {
+        self.db.cancel_all_background_work(false);
+    }
+
     /// Makes everything written so far durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         #[cfg(feature = "failpoints")]
@@ -298,7 +345,7 @@ impl Store {
     pub(crate) fn batch(&self, bytes: usize) -> StoreBatch<'_> {
         let families = Family::ALL.map(|family| self.family(family));
         let batch = WriteBatch::with_capacity_bytes(bytes + 64);
-        StoreBatch { db: &self.db, families, batch }
+        StoreBatch { db: &self.db, families, batch, has_ranges: false }
     }
 
     pub(crate) fn db(&self) -> &DB {
@@ -397,6 +444,7 @@ pub(crate) struct StoreBatch<'a> {
     db: &'a DB,
     families: [&'a ColumnFamily; Family::ALL.len()],
     batch: WriteBatch,
+    has_ranges: bool,
 }
 
 impl StoreBatch<'_> {
@@ -410,6 +458,7 @@ impl StoreBatch<'_> {
 
     /// Deletes the rows `from <= key < to`.
     pub(crate) fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.has_ranges = true;
         self.batch.delete_range_cf(self.families[family as usize], from, to);
     }
 
@@ -432,8 +481,9 @@ impl StoreBatch<'_> {
         let bytes = self.batch.size_in_bytes() as u64;
         if !self.batch.is_empty() {
             let mut options = WriteOptions::default();
-            // Rows of a family come in key order, mostly, so each finds its place near the last one.
-            options.set_memtable_insert_hint_per_batch(true);
+            // Rows of a family come in key order, mostly, so each finds its place near the last one. Deleted ranges
+            // are kept apart from rows, and the engine's hint does not tell the two places apart.
+            options.set_memtable_insert_hint_per_batch(!self.has_ranges);
             #[cfg(feature = "failpoints")]
             options.disable_wal(is_sabotaged());
             self.db.write_opt(self.batch, &options).map_err(engine("write"))?;

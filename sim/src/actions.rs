@@ -80,6 +80,8 @@ pub enum RequestKind {
     Namespace,
     /// Puts a signed checkpoint into the vault's group.
     Checkpoint,
+    /// Deletes the vault, or has it purged once it is known to be deleted.
+    End,
 }
 
 /// A fault with everything that was drawn for it.
@@ -149,6 +151,7 @@ impl Author {
             62..66 => Unrelate,
             66..96 => Read,
             96..98 => Checkpoint,
+            98 if swarm.ends_vaults && chance.hits(300_000) => End,
             _ => Namespace,
         };
         let vaults = (swarm.groups.len() as u64 - 1) * swarm.vaults_per_group;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ledger_shard_core::effects::{Role, SnapshotPhase};
 use ledger_shard_core::query;
-use ledger_shard_core::rows::{VaultRow, split_history_key};
+use ledger_shard_core::rows::{VaultRow, VaultStatus, split_history_key, vault_range};
 use ledger_shard_core::view::Family;
 use ledger_types::{GroupId, VaultRef};
 
@@ -15,7 +15,7 @@ use crate::boot;
 use crate::clock::Micros;
 use crate::fingerprint::Fingerprint;
 use crate::recompute;
-use crate::snapshots::{owned_vaults, vault_range};
+use crate::snapshots::owned_vaults;
 use crate::world::{Phase, World};
 
 /// Longest time from the mending of everything to a cluster that is as it must be.
@@ -112,7 +112,7 @@ impl World {
         for &place in places {
             let disk = &self.nodes[place].disk;
             for vault in owned_vaults(disk, group).unwrap_or_default() {
-                let row = query::vault_row(disk, vault).ok();
+                let row = query::stored_row(disk, vault).ok();
                 let floor: &mut u64 = floors.entry(vault).or_default();
                 *floor = row.map_or(*floor, |row| row.history_floor.max(*floor));
             }
@@ -140,8 +140,9 @@ impl World {
         }
         vaults.sort_unstable();
         for vault in vaults {
-            let row = query::vault_row(disk, vault).map_err(|error| error.to_string())?;
+            let row = query::stored_row(disk, vault).map_err(|error| error.to_string())?;
             self.check_vault(place, vault, &row)?;
+            print.number(row.status as u64);
             print.bytes(&row.block_hash.0);
             print.bytes(&row.log_root.0);
             print.number(row.session_rows);
@@ -168,6 +169,17 @@ impl World {
         let expected = self.oracle.tip(vault);
         if expected != tip {
             return Err(format!("vault {vault} ends with {tip:?}, not {expected:?}"));
+        }
+        if self.oracle.is_ended(vault) && !row.status.is_deleted() {
+            return Err(format!("vault {vault} is {:?}, and was told to be deleted", row.status));
+        }
+        match row.status {
+            VaultStatus::Purged if self.oracle.may_be_purged(vault) => return Ok(()),
+            VaultStatus::Purged => return Err(format!("vault {vault} is purged, for nobody")),
+            _ if self.oracle.is_purged(vault) => {
+                return Err(format!("vault {vault} was told to be purged and is not"));
+            }
+            _ => {}
         }
         for (key, version, value) in self.oracle.entities(vault) {
             let found = query::entity(disk, vault, key, None, 0);

@@ -14,16 +14,16 @@ use ledger_proof::{
 use ledger_shard_core::apply::{Applier, ApplyConfig};
 use ledger_shard_core::query;
 use ledger_shard_core::rows::{
-    GroupRow, LogNodeRow, OwnedRow, RetiredPage, SessionRow, TreeRow, VaultRow, block_body_key,
-    block_header_key, block_log_node_key, checkpoint_key, decode_body, decode_checkpoint,
-    owned_row_key, split_history_key, split_latest, split_tree_key,
+    GroupRow, LogNodeRow, OwnedRow, RetiredPage, SessionRow, TreeRow, VAULT_FAMILIES, VaultRow,
+    VaultStatus, block_body_key, block_header_key, block_log_node_key, checkpoint_key, decode_body,
+    decode_checkpoint, owned_row_key, split_history_key, split_latest, split_tree_key, vault_range,
 };
 use ledger_shard_core::view::Family;
 use ledger_types::{Digest, GroupId, StateKey, VaultRef};
 
 use crate::boot;
 use crate::disk::Disk;
-use crate::snapshots::{owned_vaults, vault_range};
+use crate::snapshots::owned_vaults;
 
 /// What a row of the sessions family has behind its vault if it is that of an idempotency key.
 const SESSION_KEY: u8 = 1;
@@ -49,16 +49,36 @@ pub(crate) fn check(disk: &Disk, group: GroupId, row: &GroupRow) -> Result<u64, 
 }
 
 fn check_vault(disk: &Disk, group: GroupId, vault: VaultRef) -> Result<(), String> {
-    let row = query::vault_row(disk, vault).map_err(|error| error.to_string())?;
+    let row = query::stored_row(disk, vault).map_err(|error| error.to_string())?;
     let line = only(disk, Family::Vaults, &owned_row_key(group, vault));
     let line = line.and_then(|line| OwnedRow::decode(line).ok());
     if row.owner != group || line.is_none_or(|line| line.owner_epoch != row.owner_epoch) {
         return Err("its row names another owner or epoch".to_owned());
     }
+    if row.status == VaultStatus::Purged {
+        return check_purged(disk, vault, &row);
+    }
     check_chain(disk, vault, &row)?;
     check_state(disk, vault, &row)?;
     check_the_rest(disk, vault, &row)?;
     if disk.is_damaged() { Ok(()) } else { check_pages(disk, vault, &row) }
+}
+
+/// Nothing of a purged vault is left but its row, which says so of everything that was its replica's own.
+fn check_purged(disk: &Disk, vault: VaultRef, row: &VaultRow) -> Result<(), String> {
+    let (from, to) = vault_range(vault);
+    let left = VAULT_FAMILIES.into_iter().find(|family| {
+        let mut rows = disk.range(*family, &from, &to);
+        rows.next().is_some()
+    });
+    if let Some(family) = left {
+        return Err(format!("it is purged, and has rows in {}", family.name()));
+    }
+    let anchor = &row.tree_anchor;
+    let is_bare = (anchor.height, anchor.leaf_count, anchor.root_page) == (row.height, 0, None)
+        && row.session_rows == 0
+        && row.history_floor > row.height;
+    if is_bare { Ok(()) } else { Err(format!("it is purged, and its row is {row:?}")) }
 }
 
 /// The chain of headers ends with the tip, the block log is that of the headers, and every body that is needed is

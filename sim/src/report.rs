@@ -91,6 +91,8 @@ counts! {
     refusals: "attempts refused",
     repeats: "answered requests sent again",
     reads: "reads checked",
+    purges: "vaults purged by a replica",
+    reads_of_purged: "reads of purged vaults",
     checked: "answers checked",
     replicas_compared: "replicas compared at the end",
     settled_us: "microseconds from mended to settled",

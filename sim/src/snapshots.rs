@@ -11,9 +11,9 @@ use ledger_shard_core::effects::{
     CutSnapshot, Effects, HardState, Input, InstallSnapshot, SnapshotPhase,
 };
 use ledger_shard_core::rows::{
-    LocalState, OwnedRow, OwnedState, VaultRow, encode_hard_state, group_row_key, owned_rows_range,
-    prefix_end, raft_entry_range, raft_hard_state_key, raft_local_key, split_latest,
-    split_vault_row_key, vault_row_key,
+    LocalState, OwnedRow, OwnedState, VAULT_FAMILIES, VaultRow, encode_hard_state, group_row_key,
+    owned_rows_range, prefix_end, raft_entry_range, raft_hard_state_key, raft_local_key,
+    split_latest, split_vault_row_key, vault_range, vault_row_key,
 };
 use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::{Family, RowWrite, StateView};
@@ -25,9 +25,6 @@ use crate::node::Node;
 use crate::recompute;
 use crate::world::{Event, Sabotage, World};
 
-/// The families whose rows belong to vaults.
-pub(crate) const VAULT_FAMILIES: [Family; 5] =
-    [Family::Latest, Family::History, Family::Tree, Family::Blocks, Family::Sessions];
 /// What the keys of installation markers begin with.
 const MARKER_PREFIX: &[u8] = b"install/";
 /// Steps in which a snapshot is brought over at most.
@@ -346,12 +343,6 @@ fn records(rows: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
         bytes.extend_from_slice(value);
     }
     bytes
-}
-
-/// The range of a vault's rows in the families of vaults.
-pub(crate) fn vault_range(vault: VaultRef) -> (Vec<u8>, Vec<u8>) {
-    let prefix = vault.to_bytes();
-    (prefix.to_vec(), prefix_end(&prefix))
 }
 
 /// The vaults that a group owns, in order.

@@ -9,7 +9,7 @@ use std::mem;
 use ledger_shard_core::apply::{ApplyOutput, CommandReply, NotedCheckpoint};
 use ledger_shard_core::effects::{Committed, FetchLog, Input, Persist, Proposed, TruncateLog};
 use ledger_shard_core::entry::LogEntry;
-use ledger_shard_core::query;
+use ledger_shard_core::query::{self, QueryError};
 use ledger_shard_core::rows::{
     LocalState, decode_raft_entry, encode_hard_state, encode_raft_entry, raft_entry_index,
     raft_entry_key, raft_entry_range, raft_hard_state_key, raft_local_key,
@@ -174,7 +174,7 @@ impl World {
             }
             return self.fail("apply", format!("node {place}: {fault}"));
         }
-        let ApplyOutput { rows, replies, blocks, checkpoints, .. } = output;
+        let ApplyOutput { erased, rows, replies, blocks, checkpoints, .. } = output;
         for block in &blocks {
             self.print.bytes(&block.block_hash.0);
             let verdict = self.oracle.block(block, &rows, &mut self.clients.requests);
@@ -184,8 +184,9 @@ impl World {
         }
         let node = &mut self.nodes[place];
         let process = node.process.as_mut().expect("still running");
-        let batch = node.disk.write(rows);
+        let batch = node.disk.write_round(&erased, rows);
         process.applier.written();
+        self.counts.purges += erased.len() as u64;
         for one in committed {
             let index = one.entries.last().expect("committed entries are never none").index;
             process.applied.push_back((batch, process.groups[&one.group].incarnation, index));
@@ -205,6 +206,8 @@ impl World {
             let disk = &self.nodes[place].disk;
             match query::log_root(disk, one.vault, one.size) {
                 Ok(root) if root == one.root => self.counts.checkpoints += 1,
+                // It was purged in the same round.
+                Err(QueryError::UnknownVault) if self.oracle.may_be_purged(one.vault) => {}
                 Err(_) if disk.is_damaged() => {
                     self.lose(place);
                     return false;

@@ -39,6 +39,8 @@ pub(crate) struct Swarm {
     pub(crate) weights: Vec<(Fault, u64)>,
     /// A crash may keep batches that were not synced.
     pub(crate) keeps_unsynced: bool,
+    /// Clients delete vaults, and have them purged.
+    pub(crate) ends_vaults: bool,
 }
 
 /// How messages travel.
@@ -80,9 +82,11 @@ impl Swarm {
             fault_gap_us: chance.pick(&[150_000, 500_000, 2_000_000]),
             weights,
             keeps_unsynced: chance.hits(500_000),
+            ends_vaults: false,
         };
         // Drawn last, so that kept seeds and replays stay what they were.
         swarm.apply.history_blocks = [None, None, Some(0), Some(8), Some(100)][chance.place(5)];
+        swarm.ends_vaults = chance.hits(250_000);
         swarm
     }
 }

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 
 use ledger_proof::{Checkpoint, NodeKey, Origin, SignedNote};
 use ledger_shard_core::apply::CommandResult;
+use ledger_shard_core::command::delete_vault::DeleteVaultCommand;
+use ledger_shard_core::command::purge_vault::PurgeVaultCommand;
 use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::{CreateNamespace, FIRST_OWNER_EPOCH, SystemCommand};
 use ledger_shard_core::command::write::{WriteCommand, WriteResult};
 use ledger_shard_core::effects::{Input, ReadAnswer, Refusal, Token};
 use ledger_shard_core::entry::{Command, CommandKind};
 use ledger_shard_core::query::{self, QueryError};
+use ledger_shard_core::rows::VaultStatus;
 use ledger_types::{Condition, Dedup, Digest, GroupId, Operation, OwnerEpoch, TxId, VaultRef};
 
 use crate::actions::{Request, RequestKind};
@@ -38,6 +41,15 @@ pub(crate) fn asks_beyond(id: usize) -> bool {
     id.is_multiple_of(16)
 }
 
+/// A step of a vault's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// The vault takes nothing in any more.
+    Delete,
+    /// Its rows are removed.
+    Purge,
+}
+
 /// What a request is known to have come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
@@ -61,6 +73,10 @@ pub(crate) struct Asked {
     pub(crate) is_read: bool,
     /// It records a signed checkpoint.
     pub(crate) is_checkpoint: bool,
+    /// It ends the vault.
+    pub(crate) ending: Option<Ending>,
+    /// Somebody knew that the vault was deleted when the request was made.
+    pub(crate) is_late: bool,
     pub(crate) key: String,
     /// Height of the vault that was known to somebody when the request was made.
     pub(crate) floor: u64,
@@ -87,6 +103,8 @@ impl Asked {
             operations: Vec::new(),
             is_read: true,
             is_checkpoint: false,
+            ending: None,
+            is_late: false,
             key: "key".to_owned(),
             floor,
             placed,
@@ -240,9 +258,11 @@ impl World {
         let contract = client.contract;
         let last = client.sequences.get(&vault).copied().unwrap_or(0);
         let is_checkpoint = request.kind == RequestKind::Checkpoint;
+        let is_late = self.oracle.is_ended(vault);
+        let ending = (request.kind == RequestKind::End).then(|| self.ending(vault));
         let dedup = match contract {
-            // To record the same note once more changes nothing.
-            _ if is_checkpoint => Dedup::None,
+            // To record the same note once more changes nothing, and nor does to end the same vault.
+            _ if is_checkpoint || ending.is_some() => Dedup::None,
             Contract::Plain => Dedup::None,
             Contract::Counted => Dedup::Sequence(last + 1),
             Contract::Keyed => Dedup::IdempotencyKey((id as u128 + 1).to_be_bytes()),
@@ -256,6 +276,8 @@ impl World {
             operations,
             is_read: request.kind == RequestKind::Read,
             is_checkpoint,
+            ending,
+            is_late,
             key,
             floor: self.oracle.known_height(vault),
             placed: None,
@@ -268,6 +290,18 @@ impl World {
         });
         self.counts.requests += 1;
         self.attempt(id);
+    }
+
+    /// How a vault is ended: it is purged once it is known to be deleted. The first one stays, and is asked for the
+    /// purge that it must not get.
+    fn ending(&mut self, vault: VaultRef) -> Ending {
+        let is_first = self.clients.vaults.first().is_some_and(|(_, first)| *first == vault);
+        let ending = match is_first || self.oracle.is_ended(vault) {
+            true => Ending::Purge,
+            false => Ending::Delete,
+        };
+        self.oracle.asked_to_end(vault, ending);
+        ending
     }
 
     fn operations(
@@ -286,7 +320,10 @@ impl World {
         let subject = format!("user:{}", id % 3);
         let latest = self.oracle.latest(vault, &key);
         match kind {
-            RequestKind::Read | RequestKind::Namespace | RequestKind::Checkpoint => Vec::new(),
+            RequestKind::Read
+            | RequestKind::Namespace
+            | RequestKind::Checkpoint
+            | RequestKind::End => Vec::new(),
             RequestKind::Set => vec![set(key, None)],
             RequestKind::SetIfAbsent => vec![set(key, Some(Condition::NotExists))],
             RequestKind::SetIfVersion => {
@@ -351,6 +388,13 @@ impl World {
         let attempts = u128::from(self.clients.attempts_made);
         let asked = &self.clients.requests[id];
         let (vault, owner_epoch) = (asked.vault, EPOCH);
+        if let Some(ending) = asked.ending {
+            let (kind, body) = match ending {
+                Ending::Delete => (CommandKind::DeleteVault, DeleteVaultCommand.encode()),
+                Ending::Purge => (CommandKind::PurgeVault, PurgeVaultCommand.encode()),
+            };
+            return Command { kind: kind as u8, vault, owner_epoch, body: &body }.encode();
+        }
         if vault == VaultRef::SYSTEM {
             let command = CreateNamespace { name: format!("namespace{id}"), shard: None };
             let body = SystemCommand::CreateNamespace(command).encode();
@@ -372,9 +416,12 @@ impl World {
     /// A note over what a node's rows say of the vault, or over more than anybody has.
     fn encode_checkpoint(&self, place: usize, id: usize) -> Option<Vec<u8>> {
         let (vault, disk) = (self.clients.requests[id].vault, &self.nodes[place].disk);
-        let tip = query::vault_row(disk, vault).map_or(0, |row| row.log_size);
+        let row = query::stored_row(disk, vault);
+        let is_purged = row.as_ref().is_ok_and(|row| row.status == VaultStatus::Purged);
+        let tip = row.map_or(0, |row| row.log_size);
         let size = if asks_beyond(id) { SIZE_OF_NOBODY } else { 1 + id as u64 % tip.max(1) };
-        let root = match asks_beyond(id) {
+        // Of a purged vault nothing can be signed; whatever it is, it must be refused.
+        let root = match asks_beyond(id) || is_purged {
             true => Ok(Digest::ZERO),
             false => query::log_root(disk, vault, size),
         };
@@ -492,11 +539,14 @@ impl World {
         let verdict = self.oracle.answered(asked, id, &result);
         self.judge(verdict);
         self.tell(|| format!("request {id} is answered by node {place}: {result:?}"));
+        let ending = self.clients.requests[id].ending;
         let state = match result {
             CommandResult::Write(WriteResult::ConditionFailed(_)) => State::Refused,
             CommandResult::Write(WriteResult::Committed(_))
             | CommandResult::System(_)
-            | CommandResult::CheckpointRecorded => State::Acknowledged,
+            | CommandResult::CheckpointRecorded
+            | CommandResult::VaultPurged => State::Acknowledged,
+            CommandResult::VaultDeleted if ending == Some(Ending::Delete) => State::Acknowledged,
             // The oracle has made sure that it was this very request.
             CommandResult::Write(WriteResult::SequenceDuplicate { .. }) => State::Acknowledged,
             _ => State::Refused,
@@ -538,6 +588,10 @@ impl World {
                 self.judge(verdict);
                 self.tell(|| format!("request {id} reads {found:?} at {height} from node {place}"));
                 self.end_request(id, State::Acknowledged);
+            }
+            Err(QueryError::UnknownVault) if self.oracle.may_be_purged(asked.vault) => {
+                self.counts.reads_of_purged += 1;
+                self.end_request(id, State::Refused);
             }
             Err(QueryError::UnknownVault) if self.options.sabotage == Some(Sabotage::StaleRead) => {
                 self.again(id, None);

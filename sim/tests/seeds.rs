@@ -34,6 +34,8 @@ fn every_invariant_holds_over_many_seeds() {
     assert!(counts.reads > 8_000, "some of them to reads: {}", counts.reads);
     assert!(counts.checkpoints > 1_000, "checkpoints are compared: {}", counts.checkpoints);
     assert!(counts.blocks > 50_000, "blocks are sealed: {}", counts.blocks);
+    assert!(counts.purges > 50, "vaults are purged: {}", counts.purges);
+    assert!(counts.reads_of_purged > 100, "and asked for: {}", counts.reads_of_purged);
     assert!(counts.repeats > 500, "answered requests are sent again: {}", counts.repeats);
     assert!(counts.snapshots_installed > 400, "snapshots: {}", counts.snapshots_installed);
     assert!(counts.snapshots_resumed > 5, "gone on with: {}", counts.snapshots_resumed);

@@ -146,6 +146,12 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Milliseconds by which the clock may differ from those of most nodes before the node leads no more; 0 for any number",
     },
     Setting {
+        env: "LEDGER_DELETED_RETENTION_S",
+        flag: "deleted-retention-s",
+        default: "2592000",
+        doc: "Seconds for which the data of a deleted vault stays; 0 removes it as soon as possible, never keeps it",
+    },
+    Setting {
         env: "LEDGER_APPLY_THREADS",
         flag: "apply-threads",
         default: "",

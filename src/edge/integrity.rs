@@ -9,8 +9,8 @@ use std::time::Instant;
 use ledger_proto::convert::ids;
 use ledger_proto::v1;
 use ledger_router::Reach;
+use ledger_shard::QueryError;
 use ledger_shard::integrity::{self, CheckError, Report};
-use ledger_shard::{QueryError, VaultStatus};
 use ledger_types::VaultRef;
 use tonic::{Request, Response};
 
@@ -64,7 +64,7 @@ impl Edge {
 /// True if there is a replica of the vault here whose rows are a state of its group.
 fn holds(context: &Arc<NodeContext>, vault: VaultRef) -> Result<bool, Failure> {
     match context.reader.tip(vault) {
-        Ok(row) if row.status == VaultStatus::Deleted => Err(Failure::deleted(vault)),
+        Ok(row) if row.status.is_deleted() => Err(Failure::deleted(vault)),
         Ok(row) => Ok(context.shard.is_readable(row.owner)),
         Err(QueryError::UnknownVault) => Ok(false),
         Err(error) => Err(query_failure(error)),

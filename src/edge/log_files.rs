@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ledger_proof::{LogPath, LogResource, SignedNote};
 use ledger_proto::v1;
-use ledger_shard::{QueryError, StateView, VaultRow, VaultStatus, query};
+use ledger_shard::{QueryError, StateView, VaultRow, query};
 use ledger_types::{GroupId, VaultRef};
 use thiserror::Error;
 use tonic::Request;
@@ -149,7 +149,7 @@ fn held_row(
     path: &LogPath,
 ) -> Result<VaultRow, LogFileError> {
     let row = match query::vault_row(view, path.vault) {
-        Ok(row) if row.status == VaultStatus::Deleted => {
+        Ok(row) if row.status.is_deleted() => {
             return Err(LogFileError::NotHere(path.vault));
         }
         Ok(row) => row,

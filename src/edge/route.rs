@@ -13,7 +13,7 @@ use ledger_proto::internal::LookupVaultRequest;
 use ledger_proto::internal::peer_client::PeerClient;
 use ledger_router::placement::voters_of;
 use ledger_router::{Reach, Route, RouteError, RouteRequest, Target, decide};
-use ledger_shard::{QueryError, Refusal, Role, VaultRow, VaultStatus};
+use ledger_shard::{QueryError, Refusal, Role, VaultRow};
 use ledger_types::{GroupId, NodeId, OwnerEpoch, VaultRef};
 use tokio::sync::oneshot;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap, MetadataValue};
@@ -432,8 +432,8 @@ impl Call {
 
     fn local_row(&self, vault: VaultRef) -> Result<Option<VaultRow>, Failure> {
         match self.context.reader.tip(vault) {
-            // The rows are still there; nobody is to be shown them.
-            Ok(row) if row.status == VaultStatus::Deleted => Err(Failure::deleted(vault)),
+            // The rows may still be there; nobody is to be shown them.
+            Ok(row) if row.status.is_deleted() => Err(Failure::deleted(vault)),
             Ok(row) => Ok(Some(row)),
             Err(QueryError::UnknownVault) => Ok(None),
             Err(error) => Err(query_failure(error)),

@@ -228,6 +228,8 @@ impl NodeSlot {
             sample.cosignatures = context.signer.cosignatures();
             sample.signing_contradictions = context.signer.contradictions();
             sample.expired_entities = context.blocks.expiry.removed();
+            sample.vaults_purged = context.purges.purged();
+            sample.vaults_awaiting_purge = context.purges.awaiting();
             sample.rate_limited = context.admission.refused();
             sample.clock_skews = context.clocks.skews(Instant::now());
             sample.clock_is_off = context.clocks.is_off();

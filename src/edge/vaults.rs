@@ -393,7 +393,7 @@ fn wire_vault(
         _ if entity.as_ref().is_some_and(is_deleted) => v1::VaultStatus::Deleted,
         None | Some(VaultStatus::Active) => v1::VaultStatus::Active,
         Some(VaultStatus::ReadOnly) => v1::VaultStatus::ReadOnly,
-        Some(VaultStatus::Deleted) => v1::VaultStatus::Deleted,
+        Some(VaultStatus::Deleted | VaultStatus::Purged) => v1::VaultStatus::Deleted,
     };
     let leader = context.shard.leader(group).and_then(|(_, _, leader)| leader);
     let leader = leader.or_else(|| context.leaders.leader(group));

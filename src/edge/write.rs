@@ -186,7 +186,7 @@ pub(super) fn check_owner(call: &Call, owner: Owner) -> Result<(), Failure> {
     match row.status {
         VaultStatus::Active => Ok(()),
         VaultStatus::ReadOnly => Err(Failure::VaultUnavailable(owner.vault)),
-        VaultStatus::Deleted => Err(Failure::deleted(owner.vault)),
+        VaultStatus::Deleted | VaultStatus::Purged => Err(Failure::deleted(owner.vault)),
     }
 }
 

@@ -1,10 +1,10 @@
-//! What a scrape tells of signatures.
+//! What a scrape tells of signatures and of the work on vaults that nobody asked for.
 //!
 //! Owns the names of their counters. Must never have a label per vault.
 
 use prometheus::proto::MetricFamily;
 
-use super::{NodeSample, single_counter};
+use super::{NodeSample, single_counter, single_gauge};
 
 impl NodeSample {
     pub(super) fn signing_families(&self) -> Vec<MetricFamily> {
@@ -23,6 +23,16 @@ impl NodeSample {
                 "ledger_expired_entities_total",
                 "Entities that this node, leading their group, had removed because they had expired.",
                 self.expired_entities as f64,
+            ),
+            single_counter(
+                "ledger_vaults_purged_total",
+                "Deleted vaults whose data this node, leading their group, had removed for good.",
+                self.vaults_purged as f64,
+            ),
+            single_gauge(
+                "ledger_vaults_awaiting_purge",
+                "Deleted vaults whose data is still stored here.",
+                self.vaults_awaiting_purge as f64,
             ),
             single_counter(
                 "ledger_rate_limited_total",

@@ -14,7 +14,7 @@ fn is_gone(reason: &str) -> (Code, String) {
 }
 
 /// Every way to a vault ends with this reason.
-async fn is_refused(node: &Node, vault: VaultRef, reason: &str) {
+pub(crate) async fn is_refused(node: &Node, vault: VaultRef, reason: &str) {
     let (namespace_id, vault_id) = wire(vault);
     let mut refusals: Vec<Status> = vec![
         node.put(vault, "late", b"1").await.unwrap_err(),
@@ -42,13 +42,16 @@ async fn is_refused(node: &Node, vault: VaultRef, reason: &str) {
     }
 }
 
-async fn delete_vault(node: &Node, vault: VaultRef) -> Result<v1::DeleteVaultResponse, Status> {
+pub(crate) async fn delete_vault(
+    node: &Node,
+    vault: VaultRef,
+) -> Result<v1::DeleteVaultResponse, Status> {
     let (namespace_id, vault_id) = wire(vault);
     let request = v1::DeleteVaultRequest { namespace_id, vault_id };
     Ok(node.admin().delete_vault(request).await?.into_inner())
 }
 
-async fn delete_namespace(
+pub(crate) async fn delete_namespace(
     node: &Node,
     namespace: NamespaceId,
 ) -> Result<v1::DeleteNamespaceResponse, Status> {
@@ -57,7 +60,7 @@ async fn delete_namespace(
 }
 
 /// The vaults of a namespace that a node lists, with what they are doing.
-async fn listed(
+pub(crate) async fn listed(
     node: &Node,
     namespace: NamespaceId,
     include_deleted: bool,
@@ -78,7 +81,7 @@ async fn watch(node: &Node, vault: VaultRef) -> tonic::Streaming<v1::BlockAnnoun
     blocks
 }
 
-async fn is_not_made_again(node: &Node, vault: VaultRef, reason: &str) {
+pub(crate) async fn is_not_made_again(node: &Node, vault: VaultRef, reason: &str) {
     let (namespace_id, vault_id) = wire(vault);
     let request = v1::CreateVaultRequest { namespace_id, vault_id, ..Default::default() };
     let status = node.admin().create_vault(request).await.unwrap_err();

@@ -19,7 +19,7 @@ use super::load::{Load, assert_held};
 const AWAY: usize = 2;
 /// The directory's group, and the only data shard where there is one.
 const SYSTEM: u64 = 0;
-const SHARD: u64 = 1;
+pub(crate) const SHARD: u64 = 1;
 /// Entries that a group keeps in the tests that outrun the log.
 const ENTRIES_MAX: u64 = 200;
 /// One data shard whose log is soon too short, and a clock that makes elections quick.
@@ -57,7 +57,7 @@ async fn outrun_directory(cluster: &Cluster, client: &Client, ends: &BTreeMap<u6
 }
 
 /// Waits until every node has applied the same of every group.
-async fn wait_same_applied(cluster: &Cluster) {
+pub(crate) async fn wait_same_applied(cluster: &Cluster) {
     eventually("all replicas have applied the same", || async {
         let mut applied: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for node in cluster.nodes() {

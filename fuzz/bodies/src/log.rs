@@ -3,6 +3,7 @@
 use ledger_proof::Transaction;
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
 use ledger_shard_core::command::delete_vault::DeleteVaultCommand;
+use ledger_shard_core::command::purge_vault::PurgeVaultCommand;
 use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::SystemCommand;
 use ledger_shard_core::command::write::WriteCommand;
@@ -49,6 +50,9 @@ fn body(command: &Command<'_>) -> Verdict {
         }
         Some(CommandKind::DeleteVault) => {
             canonical(command.body, DeleteVaultCommand::decode, DeleteVaultCommand::encode)
+        }
+        Some(CommandKind::PurgeVault) => {
+            canonical(command.body, PurgeVaultCommand::decode, PurgeVaultCommand::encode)
         }
         Some(CommandKind::System) => canonical(command.body, SystemCommand::decode, |command| {
             command.encode().expect("nothing is accepted that may not be written")

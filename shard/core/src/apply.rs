@@ -161,6 +161,10 @@ pub enum CommandResult {
     UnknownVault,
     /// The vault is deleted, by this command or an earlier one.
     VaultDeleted,
+    /// What was stored of the vault is gone, by this command or an earlier one.
+    VaultPurged,
+    /// The vault is not deleted, so nothing of it is removed.
+    VaultNotDeleted,
 }
 
 /// An answer and the command it belongs to.
@@ -208,6 +212,8 @@ pub struct NotedCheckpoint {
 /// What a round leaves behind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ApplyOutput {
+    /// Vaults all of whose rows in [`crate::rows::VAULT_FAMILIES`] go in the same batch, before `rows`.
+    pub erased: Vec<VaultRef>,
     /// Rows to write in one batch, in order; no two are for one key unless the later one is to win.
     pub rows: Vec<RowWrite>,
     /// Answers, by group, entry and position.
@@ -223,6 +229,7 @@ pub struct ApplyOutput {
 impl ApplyOutput {
     /// Empties every list and keeps their memory.
     pub fn clear(&mut self) {
+        self.erased.clear();
         self.rows.clear();
         self.replies.clear();
         self.blocks.clear();

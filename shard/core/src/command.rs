@@ -5,6 +5,7 @@
 
 pub mod create_vault;
 pub mod delete_vault;
+pub mod purge_vault;
 pub mod record_checkpoint;
 pub mod system;
 pub mod write;

@@ -71,6 +71,8 @@ pub enum CommandKind {
     RecordCheckpoint = 4,
     /// The end of a vault.
     DeleteVault = 6,
+    /// The removal of what is stored of a deleted vault.
+    PurgeVault = 7,
 }
 
 impl CommandKind {
@@ -82,6 +84,7 @@ impl CommandKind {
             3 => Some(CommandKind::System),
             4 => Some(CommandKind::RecordCheckpoint),
             6 => Some(CommandKind::DeleteVault),
+            7 => Some(CommandKind::PurgeVault),
             _ => None,
         }
     }

@@ -17,7 +17,9 @@ use ledger_types::{StateKey, VaultRef};
 use thiserror::Error;
 
 use crate::apply::vault_state::{stored_header, stored_vault_row};
-use crate::rows::{ClientRow, VaultRow, session_client_key};
+use crate::rows::{
+    ClientRow, VaultRow, VaultStatus, session_client_key, split_vault_row_key, vault_rows_range,
+};
 use crate::view::{Family, StateView};
 
 pub use block::{
@@ -88,10 +90,33 @@ pub struct Relationship {
     pub created_height: u64,
 }
 
-/// The row of a vault that has one here. A deleted vault keeps its rows and can be read like any other: who
-/// serves clients looks at the row's status first.
-pub fn vault_row(view: &dyn StateView, vault: VaultRef) -> Result<VaultRow, QueryError> {
+/// The row of a vault that has one here, also of one that is purged, of which nothing else is left.
+pub fn stored_row(view: &dyn StateView, vault: VaultRef) -> Result<VaultRow, QueryError> {
     stored_vault_row(view, vault)?.ok_or(QueryError::UnknownVault)
+}
+
+/// The row of a vault that can be read here. A deleted vault keeps its rows and can be read like any other until it is
+/// purged: who serves clients looks at the row's status first.
+pub fn vault_row(view: &dyn StateView, vault: VaultRef) -> Result<VaultRow, QueryError> {
+    let row = stored_row(view, vault)?;
+    if row.status == VaultStatus::Purged { Err(QueryError::UnknownVault) } else { Ok(row) }
+}
+
+/// Visits the row of every vault that has one here, in order, purged ones too.
+pub fn each_vault(
+    view: &dyn StateView,
+    visit: &mut dyn FnMut(VaultRef, &VaultRow),
+) -> Result<(), QueryError> {
+    let ((from, to), mut malformed) = (vault_rows_range(), false);
+    view.scan(Family::Vaults, &from, &to, &mut |key, value| {
+        match (split_vault_row_key(key), VaultRow::decode(value)) {
+            (Some(vault), Ok(row)) => visit(vault, &row),
+            _ => malformed = true,
+        }
+        !malformed
+    })?;
+    let corrupt = ReadFault::Corrupt { what: "a vault row is malformed" };
+    if malformed { Err(corrupt.into()) } else { Ok(()) }
 }
 
 /// The height to read at: the one asked for, if it is kept, else the tip.

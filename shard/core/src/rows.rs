@@ -33,6 +33,19 @@ pub use vaults::{
 };
 
 use ledger_proof::encoding::{DecodeError, Reader};
+use ledger_types::VaultRef;
+
+use crate::view::Family;
+
+/// The families whose keys begin with a vault: all that is stored of one, beside its row and its owner's line.
+pub const VAULT_FAMILIES: [Family; 5] =
+    [Family::Latest, Family::History, Family::Tree, Family::Blocks, Family::Sessions];
+
+/// The range (first key, end) of a vault's rows in any of its families.
+pub fn vault_range(vault: VaultRef) -> (Vec<u8>, Vec<u8>) {
+    let prefix = vault.to_bytes();
+    (prefix.to_vec(), prefix_end(&prefix))
+}
 
 /// The first key that is greater than every key beginning with `prefix`.
 ///

@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 
 use ledger_proof::ReadFault;
+use ledger_types::VaultRef;
+
+use crate::rows::VAULT_FAMILIES;
 
 /// A family of rows. One column family each; the set is small and fixed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -105,6 +108,17 @@ impl MemoryRows {
                 Some(value) => self.rows.insert((row.family, row.key), value),
                 None => self.rows.remove(&(row.family, row.key)),
             };
+        }
+    }
+
+    /// Removes every row of these vaults but those of the `vaults` family, as [`crate::apply::ApplyOutput::erased`]
+    /// asks for.
+    pub fn erase(&mut self, vaults: &[VaultRef]) {
+        for &vault in vaults {
+            let prefix = vault.to_bytes();
+            self.rows.retain(|(family, key), _| {
+                !(VAULT_FAMILIES.contains(family) && key.starts_with(&prefix))
+            });
         }
     }
 

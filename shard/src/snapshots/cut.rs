@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ledger_proof::encoding::DecodeError;
 use ledger_shard_core::effects::CutSnapshot;
 use ledger_shard_core::rows::{
-    GroupRow, OwnedRow, OwnedState, group_row_key, owned_rows_range, vault_row_key,
+    GroupRow, OwnedRow, OwnedState, VAULT_FAMILIES, group_row_key, owned_rows_range, vault_range,
+    vault_row_key,
 };
 use ledger_shard_core::snapshot::{SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::{Family, StateView};
 use ledger_types::{ClusterId, GroupId, VaultRef};
 
 use super::error::SnapshotError;
+use super::fail_point;
 use super::files::RecordWriter;
-use super::{VAULT_FAMILIES, fail_point, vault_range};
 use crate::store::Store;
 use crate::view::SnapshotView;
 

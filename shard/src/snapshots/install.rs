@@ -18,8 +18,9 @@ use ledger_shard_core::apply::Applier;
 use ledger_shard_core::effects::{HardState, InstallSnapshot};
 use ledger_shard_core::records::RecordFault;
 use ledger_shard_core::rows::{
-    LocalState, VaultRow, encode_hard_state, group_row_key, owned_rows_range, raft_entry_range,
-    raft_hard_state_key, raft_local_key, split_vault_row_key, vault_row_key,
+    LocalState, VAULT_FAMILIES, VaultRow, encode_hard_state, group_row_key, owned_rows_range,
+    raft_entry_range, raft_hard_state_key, raft_local_key, split_vault_row_key, vault_range,
+    vault_row_key,
 };
 use ledger_shard_core::snapshot::{SnapshotFile, SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::{Family, StateView};
@@ -29,9 +30,9 @@ use tracing::info;
 
 use super::cut::{owned_vaults, split_owned_row};
 use super::error::{SnapshotError, VerifyError};
+use super::fail_point;
 use super::files::{file_path, finish_records, incoming_directory, open_records, remove_directory};
 use super::store::read_manifest;
-use super::{VAULT_FAMILIES, fail_point, vault_range};
 use crate::store::Store;
 use crate::view::{LiveView, first_key};
 

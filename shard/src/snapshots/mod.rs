@@ -17,9 +17,6 @@ mod workers;
 use std::sync::OnceLock;
 
 use ledger_shard_core::effects::FetchSnapshot;
-use ledger_shard_core::rows::prefix_end;
-use ledger_shard_core::view::Family;
-use ledger_types::VaultRef;
 
 use crate::handle::ShardHandle;
 
@@ -65,16 +62,6 @@ fn stand_back() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a thread of snapshots keeps its priority");
     }
-}
-
-/// The families of a vault's rows, in the order in which a snapshot holds them after its family of tables.
-const VAULT_FAMILIES: [Family; 5] =
-    [Family::Latest, Family::History, Family::Tree, Family::Blocks, Family::Sessions];
-
-/// The range (first key, end) of a vault's rows in any of its families.
-fn vault_range(vault: VaultRef) -> (Vec<u8>, Vec<u8>) {
-    let prefix = vault.to_bytes();
-    (prefix.to_vec(), prefix_end(&prefix))
 }
 
 /// A place at which a test can stop or end the process; nothing in a build without the feature. The line

@@ -15,10 +15,12 @@ use std::sync::atomic::AtomicBool;
 use ledger_proof::hash;
 use ledger_shard_core::apply::{Applier, ApplyConfig, ApplyOutput};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
+use ledger_shard_core::command::delete_vault::DeleteVaultCommand;
+use ledger_shard_core::command::purge_vault::PurgeVaultCommand;
 use ledger_shard_core::command::write::WriteCommand;
 use ledger_shard_core::effects::{BootRecord, Committed, CutSnapshot, HardState, Replica};
 use ledger_shard_core::entry::{Command, CommandKind, EntryBuilder, EntryKind, LogEntry};
-use ledger_shard_core::rows::{encode_raft_entry, raft_entry_key};
+use ledger_shard_core::rows::{VAULT_FAMILIES, encode_raft_entry, raft_entry_key};
 use ledger_shard_core::snapshot::{SnapshotId, SnapshotManifest};
 use ledger_shard_core::view::{Family, RowWrite};
 use ledger_types::{
@@ -108,7 +110,7 @@ impl Node {
         let mut output = ApplyOutput::default();
         let mut applier = self.applier.lock();
         applier.apply(&committed, &LiveView::new(&self.store), &mut output).unwrap();
-        self.store.write(&output.rows).unwrap();
+        self.store.write_round(&output.erased, &output.rows).unwrap();
         applier.written();
     }
 
@@ -146,7 +148,7 @@ fn rows_of(store: &Store, family: Family) -> Rows {
 
 /// Every row of the state machine.
 fn state_of(store: &Store) -> Vec<(Family, Rows)> {
-    let families = [Family::Vaults].into_iter().chain(super::VAULT_FAMILIES);
+    let families = [Family::Vaults].into_iter().chain(VAULT_FAMILIES);
     families.map(|family| (family, rows_of(store, family))).collect()
 }
 
@@ -220,6 +222,16 @@ fn source() -> Node {
     node
 }
 
+/// A source whose first vault was deleted and purged since.
+fn source_after_purge() -> Node {
+    let node = source();
+    let delete = command(CommandKind::DeleteVault, VAULTS[0], &DeleteVaultCommand.encode());
+    let purge = command(CommandKind::PurgeVault, VAULTS[0], &PurgeVaultCommand.encode());
+    node.apply(GROUP, &[entry(67, &[delete])]);
+    node.apply(GROUP, &[entry(68, &[purge])]);
+    node
+}
+
 fn wanted() -> CutSnapshot {
     CutSnapshot { group: GROUP, to: RECEIVER, from: SENDER }
 }
@@ -254,7 +266,10 @@ struct Received {
 }
 
 fn received_by(node: Node) -> Received {
-    let source = source();
+    received_from(source(), node)
+}
+
+fn received_from(source: Node, node: Node) -> Received {
     let outgoing = source.snapshots();
     let manifest = cut_small(&source, &outgoing);
     let snapshots = node.snapshots();

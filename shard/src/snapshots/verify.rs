@@ -12,8 +12,9 @@ use std::path::Path;
 use ledger_proof::ReadFault;
 use ledger_proof::encoding::DecodeError;
 use ledger_shard_core::rows::{
-    ClientRow, GroupRow, OwnedState, SessionRow, VaultRow, group_row_key, owned_rows_range,
-    split_history_key, split_vault_row_key, vault_rows_range,
+    ClientRow, GroupRow, OwnedState, SessionRow, VAULT_FAMILIES, VaultRow, VaultStatus,
+    group_row_key, owned_rows_range, split_history_key, split_vault_row_key, vault_range,
+    vault_rows_range,
 };
 use ledger_shard_core::snapshot::SnapshotManifest;
 use ledger_shard_core::view::{Family, StateView};
@@ -22,7 +23,6 @@ use ledger_types::VaultRef;
 use super::cut::split_owned_row;
 use super::error::{SnapshotError, VerifyError};
 use super::staged_rows::{Cursor, StagedRows};
-use super::{VAULT_FAMILIES, vault_range};
 
 /// Tag of idempotency-key rows, behind the vault in a key of the sessions family.
 const TAG_SESSION_KEY: u8 = 1;
@@ -114,6 +114,10 @@ impl Check<'_> {
     }
 
     fn vault(&mut self, vault: VaultRef, row: &VaultRow) -> Result<(), SnapshotError> {
+        if row.status == VaultStatus::Purged {
+            // None of its rows is counted, so that one that is there is a foreign one.
+            return Ok(check_purged(vault, row)?);
+        }
         let counts = [
             (Family::Blocks, chain::check(self.rows, vault, row)?),
             (Family::Latest, state::check(self.rows, vault, row)?),
@@ -189,6 +193,12 @@ fn check_members(row: &GroupRow) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// The row of a purged vault names nothing that could still be there.
+fn check_purged(vault: VaultRef, row: &VaultRow) -> Result<(), VerifyError> {
+    let what = "its row names rows, but it is purged";
+    if *row == row.purged() { Ok(()) } else { Err(VerifyError::State { vault, what }) }
 }
 
 fn not_owned(vault: VaultRef) -> VerifyError {

@@ -203,3 +203,64 @@ fn a_copy_is_a_store_of_its_own_content() {
     let value = db.get_cf(db.cf_handle("meta").unwrap(), b"founding").unwrap();
     assert_eq!(value.as_deref(), Some(&b"promise"[..]));
 }
+
+fn row(family: Family, vault: VaultRef, number: u64, value: &[u8]) -> RowWrite {
+    let key = [&vault.to_bytes()[..], &number.to_be_bytes()].concat();
+    RowWrite { family, key, value: Some(value.to_vec()) }
+}
+
+fn count(store: &Store, family: Family, vault: VaultRef) -> usize {
+    let ((from, to), mut count) = (vault_range(vault), 0);
+    crate::view::scan(store, None, family, &from..&to, &mut |_, _| {
+        count += 1;
+        true
+    })
+    .unwrap();
+    count
+}
+
+#[test]
+fn an_erased_vault_leaves_its_neighbours_and_what_comes_with_the_same_round() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory).unwrap();
+    let vaults = [VaultRef::new(1, 6), VaultRef::new(1, 7), VaultRef::new(1, 8)];
+    let families = || VAULT_FAMILIES.into_iter().chain([Family::Vaults]);
+    let rows: Vec<_> = families()
+        .flat_map(|family| vaults.map(|vault| [1, u64::MAX].map(|n| row(family, vault, n, b"1"))))
+        .flatten()
+        .collect();
+    store.write(&rows).unwrap();
+    let late = [row(Family::Latest, vaults[1], 5, b"2"), row(Family::Vaults, vaults[1], 1, b"2")];
+    store.write_round(&[vaults[1]], &late).unwrap();
+    for (vault, expected) in vaults.into_iter().zip([[2; 6], [1, 0, 0, 0, 0, 2], [2; 6]]) {
+        let found: Vec<usize> = families().map(|family| count(&store, family, vault)).collect();
+        assert_eq!(found, expected, "{vault}");
+    }
+}
+
+#[test]
+fn the_room_of_an_erased_vault_is_given_back() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory).unwrap();
+    let (gone, stays) = (VaultRef::new(1, 7), VaultRef::new(1, 8));
+    for vault in [gone, stays] {
+        let rows = (0..2_000u64).map(|number| {
+            let value: Vec<u8> = (0..1_000).map(|_| rand::random()).collect();
+            row(Family::Latest, vault, number, &value)
+        });
+        store.write(&rows.collect::<Vec<_>>()).unwrap();
+    }
+    store.flush(&[Family::Latest]).unwrap();
+    let held = |vault| {
+        let (from, to) = vault_range(vault);
+        store.approximate_bytes(Family::Latest, &from, &to)
+    };
+    store.write_round(&[gone], &[]).unwrap();
+    assert!(held(gone) > 1_000_000, "the file still has what nobody can read");
+    assert_eq!(count(&store, Family::Latest, gone), 0);
+    let before = held(stays);
+    assert!(store.reclaim(gone) > 1_000_000);
+    assert!(held(gone) < 100_000, "{} bytes are left", held(gone));
+    assert!(held(stays) > before / 2);
+    assert_eq!(count(&store, Family::Latest, stays), 2_000);
+}

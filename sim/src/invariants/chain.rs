@@ -16,7 +16,7 @@ use ledger_shard_core::view::{Family, RowWrite};
 use ledger_types::{Condition, Digest, Operation, Outcome, VaultRef};
 
 use super::{Oracle, Verdict};
-use crate::workload::{self, Asked, State};
+use crate::workload::{self, Asked, Ending, State};
 
 /// A key's values: from which height on, and what; `None` for absent.
 type Values = Vec<(u64, Option<Vec<u8>>)>;
@@ -28,6 +28,17 @@ pub(crate) struct Chain {
     keys: BTreeMap<String, Values>,
     /// The greatest height that anybody outside was told of.
     known: u64,
+    /// What was asked for and what was told of the vault's end.
+    end: End,
+}
+
+/// What is known of a vault's end outside.
+#[derive(Default)]
+struct End {
+    is_delete_asked: bool,
+    is_purge_asked: bool,
+    is_deleted: bool,
+    is_purged: bool,
 }
 
 impl Chain {
@@ -99,6 +110,49 @@ impl Chain {
 }
 
 impl Oracle {
+    /// A client asks for a vault's end.
+    pub(crate) fn asked_to_end(&mut self, vault: VaultRef, ending: Ending) {
+        let end = &mut self.chains.entry(vault).or_default().end;
+        match ending {
+            Ending::Delete => end.is_delete_asked = true,
+            Ending::Purge => end.is_purge_asked = true,
+        }
+    }
+
+    /// True if somebody was told that the vault is deleted.
+    pub(crate) fn is_ended(&self, vault: VaultRef) -> bool {
+        self.chains.get(&vault).is_some_and(|chain| chain.end.is_deleted)
+    }
+
+    /// True if a replica may have purged the vault.
+    pub(crate) fn may_be_purged(&self, vault: VaultRef) -> bool {
+        self.is_ended(vault)
+            && self.chains.get(&vault).is_some_and(|chain| chain.end.is_purge_asked)
+    }
+
+    /// True if somebody was told that the vault is purged.
+    pub(crate) fn is_purged(&self, vault: VaultRef) -> bool {
+        self.chains.get(&vault).is_some_and(|chain| chain.end.is_purged)
+    }
+
+    /// An answer that is about a vault's end: only what was asked for has come, and what has come stays.
+    fn told_of_end(&mut self, asked: &Asked, result: &CommandResult) -> Result<(), String> {
+        let end = &mut self.chains.entry(asked.vault).or_default().end;
+        let is_right = match (result, asked.ending) {
+            (CommandResult::VaultDeleted, Some(Ending::Purge)) => false,
+            (CommandResult::VaultDeleted, _) => end.is_delete_asked,
+            (CommandResult::VaultPurged, Some(Ending::Purge)) => end.is_deleted,
+            (CommandResult::VaultNotDeleted, Some(Ending::Purge)) => !asked.is_late,
+            _ => false,
+        };
+        end.is_deleted |= *result == CommandResult::VaultDeleted;
+        end.is_purged |= *result == CommandResult::VaultPurged;
+        match is_right {
+            true => Ok(()),
+            false => Err(format!("{:?} of {} told {result:?}", asked.ending, asked.vault)),
+        }
+    }
+
     /// The greatest height of a vault that anybody outside was told of.
     pub(crate) fn known_height(&self, vault: VaultRef) -> u64 {
         self.chains.get(&vault).map_or(0, |chain| chain.known)
@@ -146,6 +200,10 @@ impl Oracle {
                 let detail = format!("vault {vault}, height {height}: {known:?} and {here:?}");
                 return Err(("one block a height", detail));
             }
+            None if chain.end.is_deleted => {
+                let detail = format!("vault {vault} has block {height} after its end");
+                return Err(("nothing after the end", detail));
+            }
             None if height as usize == chain.blocks.len() => chain.blocks.push(here),
             None => {
                 let detail = format!("vault {vault} has block {height} before others");
@@ -175,6 +233,15 @@ impl Oracle {
         let vault = asked.vault;
         let wrong = |detail: String| Err(("answers", format!("request {id}: {detail}")));
         let known = match result {
+            CommandResult::VaultDeleted
+            | CommandResult::VaultPurged
+            | CommandResult::VaultNotDeleted => {
+                return match self.told_of_end(asked, result) {
+                    Ok(()) => Ok(()),
+                    Err(detail) => wrong(detail),
+                };
+            }
+            _ if asked.is_late => return wrong(format!("told {result:?} after the vault's end")),
             CommandResult::Write(WriteResult::Committed(committed)) => {
                 let place = (committed.height, committed.tx_index);
                 if asked.placed != Some(place) {

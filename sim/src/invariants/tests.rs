@@ -8,6 +8,7 @@ use ledger_shard_core::entry::{EntryKind, LogEntry};
 use ledger_types::{Digest, NodeId, TxId};
 
 use super::*;
+use crate::workload::Ending;
 
 const GROUP: GroupId = GroupId(1);
 
@@ -273,4 +274,46 @@ fn answers_are_held_against_the_chain() {
     let wrong = (3, b"nobody wrote this".to_vec());
     assert_eq!(name(oracle.read(&asked(None, 3), 3, Some(&wrong))), "right reads");
     assert_eq!(name(oracle.read(&asked(None, 3), 3, None)), "");
+}
+
+#[test]
+fn a_vault_ends_once_for_who_asked_and_for_ever() {
+    let vault = VaultRef::new(1, 0);
+    let block = |height| NewBlock {
+        vault,
+        height,
+        block_hash: Digest([1; 32]),
+        state_root: Digest([1; 32]),
+        timestamp_ns: 0,
+        soonest_expiry: None,
+    };
+    let asked = |ending, is_late| {
+        let mut asked = crate::workload::Asked::for_test(None, 0);
+        (asked.ending, asked.is_late) = (ending, is_late);
+        asked
+    };
+    let (delete, purge) = (Some(Ending::Delete), Some(Ending::Purge));
+    let mut oracle = Oracle::new(false);
+    let told = |oracle: &mut Oracle, ending, is_late, result: &CommandResult| {
+        name(oracle.answered(&asked(ending, is_late), 0, result))
+    };
+    assert_eq!(name(oracle.block(&block(0), &[], &mut [])), "");
+    // Nobody has asked yet.
+    assert_eq!(told(&mut oracle, None, false, &CommandResult::VaultDeleted), "answers");
+    let mut oracle = Oracle::new(false);
+    assert_eq!(name(oracle.block(&block(0), &[], &mut [])), "");
+    oracle.asked_to_end(vault, Ending::Purge);
+    assert_eq!(told(&mut oracle, purge, false, &CommandResult::VaultNotDeleted), "");
+    assert_eq!(told(&mut oracle, None, false, &CommandResult::VaultNotDeleted), "answers");
+    assert!(!oracle.may_be_purged(vault), "it is not deleted");
+    oracle.asked_to_end(vault, Ending::Delete);
+    assert_eq!(told(&mut oracle, None, false, &CommandResult::VaultDeleted), "");
+    assert_eq!(told(&mut oracle, delete, true, &CommandResult::VaultDeleted), "");
+    assert!(oracle.is_ended(vault) && oracle.may_be_purged(vault) && !oracle.is_purged(vault));
+    assert_eq!(told(&mut oracle, purge, true, &CommandResult::VaultNotDeleted), "answers");
+    assert_eq!(told(&mut oracle, None, true, &CommandResult::CheckpointRecorded), "answers");
+    assert_eq!(name(oracle.block(&block(1), &[], &mut [])), "nothing after the end");
+    assert_eq!(name(oracle.block(&block(0), &[], &mut [])), "", "another replica seals it");
+    assert_eq!(told(&mut oracle, purge, true, &CommandResult::VaultPurged), "");
+    assert!(oracle.is_purged(vault));
 }

@@ -246,3 +246,26 @@ fn wrong_tables_are_found() {
     let found = whole.check().expect_err("a member without a node is found");
     assert!(found.contains("lives nowhere"), "{found}");
 }
+
+#[test]
+fn a_purged_vault_has_its_row_and_no_other() {
+    let mut whole = whole();
+    let (key, row) = (vault_row_key(whole.vault), whole.state.clone());
+    whole.finds(Family::Vaults, &key, Some(row.purged().encode()), "it is purged, and has rows in");
+    for family in VAULT_FAMILIES {
+        for (key, _) in whole.rows(family) {
+            whole.write(family, &key, None);
+        }
+    }
+    assert!(whole.check().is_err(), "a vault that is not purged misses its rows");
+    whole.write(Family::Vaults, &key, Some(row.purged().encode()));
+    assert!(whole.check().is_ok());
+    let bare = row.purged();
+    for wrong in [
+        VaultRow { session_rows: 1, ..bare.clone() },
+        VaultRow { history_floor: bare.height, ..bare.clone() },
+        VaultRow { tree_anchor: row.tree_anchor.clone(), ..bare },
+    ] {
+        whole.finds(Family::Vaults, &key, Some(wrong.encode()), "it is purged, and its row is");
+    }
+}

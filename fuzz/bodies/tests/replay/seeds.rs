@@ -15,6 +15,8 @@ use ledger_proof::{
 use ledger_proto::convert::block;
 use ledger_proto::{internal, v1};
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
+use ledger_shard_core::command::delete_vault::DeleteVaultCommand;
+use ledger_shard_core::command::purge_vault::PurgeVaultCommand;
 use ledger_shard_core::command::record_checkpoint::RecordCheckpointCommand;
 use ledger_shard_core::command::system::{
     CreateNamespace, CreateShards, CreateVault, FinishReplacement, Found, RegisterNode,
@@ -285,6 +287,8 @@ impl Seeds {
             .map(|name| (*name, CommandKind::Write, bytes_of(&stored, name)))
             .collect();
         commands.push(("create vault", CommandKind::CreateVault, CreateVaultCommand.encode()));
+        commands.push(("delete vault", CommandKind::DeleteVault, DeleteVaultCommand.encode()));
+        commands.push(("purge vault", CommandKind::PurgeVault, PurgeVaultCommand.encode()));
         let notes = vectors(include_str!("../../../../proof/vectors/note.json"));
         let note = notes[0]["note"].as_str().expect("a note").as_bytes().to_vec();
         let record = RecordCheckpointCommand { note }.encode();
@@ -320,6 +324,7 @@ impl Seeds {
         for (number, name) in (0u8..).zip(kinds) {
             self.push("rows", name, kind(number, &bytes_of(&stored, name)));
         }
+        self.push("rows", "purged vault", kind(3, &bytes_of(&stored, "vault_row_purged")));
         let record = vectors(include_str!("../../../../proof/vectors/record.json"));
         self.push("rows", "record", kind(9, &bytes_of(&record[0], "hex")));
         let descriptor = vectors(include_str!("../../../../proof/vectors/descriptor.json"));

@@ -7,6 +7,7 @@ use ledger_types::{StateKey, VaultRef};
 use super::Applier;
 use super::vault_state::VaultState;
 use crate::query::{ListRequest, LogSizes, ProvedList, QueryError, StateAt, StateProof};
+use crate::rows::VaultStatus;
 use crate::view::StateView;
 
 /// The proof of a vault's tip: of the last block, in the whole block log.
@@ -59,7 +60,10 @@ impl Applier {
             Some(state) => state,
             None => VaultState::load(vault, view)?.ok_or(QueryError::UnknownVault)?,
         };
-        let done = work(&mut state);
+        let done = match state.row.status {
+            VaultStatus::Purged => Err(QueryError::UnknownVault),
+            _ => work(&mut state),
+        };
         if !matches!(done, Err(QueryError::Fault(_))) {
             self.cache.put(vault, state);
             self.cache.trim();

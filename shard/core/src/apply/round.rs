@@ -15,8 +15,8 @@ use super::slots::Slots;
 use super::vault_state::{VaultState, stored_body, stored_header};
 use crate::command::system::EntityView;
 use crate::rows::{
-    block_body_key, block_header_key, decode_body, latest_key, prefix_end, split_latest,
-    vault_row_key,
+    VaultRow, VaultStatus, block_body_key, block_header_key, decode_body, latest_key, prefix_end,
+    split_latest, vault_row_key,
 };
 use crate::view::{Family, RowWrite, StateView};
 
@@ -80,6 +80,11 @@ impl VaultRound {
         self.state.as_deref()
     }
 
+    /// True of a vault that exists and is purged.
+    pub(crate) fn is_purged(&self) -> bool {
+        self.state().is_some_and(|state| state.row.status == VaultStatus::Purged)
+    }
+
     /// The state of a vault that exists; marks it as changed.
     pub(crate) fn state_mut(&mut self) -> &mut VaultState {
         self.changed = true;
@@ -95,6 +100,14 @@ impl VaultRound {
     pub(crate) fn return_state(&mut self, state: Box<VaultState>) {
         self.changed = true;
         self.state = Some(state);
+    }
+
+    /// Forgets everything of the vault but this row.
+    pub(crate) fn keep_only(&mut self, row: VaultRow) {
+        let (vault, state) = (self.vault, VaultState::purged(row));
+        *self = VaultRound::new(vault);
+        self.looked_up = true;
+        self.return_state(Box::new(state));
     }
 
     /// Keeps a sealed block until the round is written.

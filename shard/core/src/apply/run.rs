@@ -21,12 +21,13 @@ use super::vault_state::{Born, VaultState, born};
 use super::{Applier, ApplyConfig, ApplyFault, ApplyOutput, CommandReply, CommandResult, NewBlock};
 use crate::command::create_vault::CreateVaultCommand;
 use crate::command::delete_vault::DeleteVaultCommand;
+use crate::command::purge_vault::PurgeVaultCommand;
 use crate::command::record_checkpoint::RecordCheckpointCommand;
 use crate::command::write::PreparedWrite;
-use crate::command::{delete_vault, record_checkpoint, system, write};
+use crate::command::{delete_vault, purge_vault, record_checkpoint, system, write};
 use crate::effects::{Committed, MembersChanged};
 use crate::entry::{CommandKind, EntryData, EntryKind, FEATURE_LEVEL, LogEntry};
-use crate::rows::{GroupRow, OwnedRow, OwnedState, VaultStatus, group_row_key, owned_row_key};
+use crate::rows::{GroupRow, OwnedRow, OwnedState, group_row_key, owned_row_key};
 use crate::view::{Family, RowWrite, StateView};
 
 /// The client name in the directory's own transactions.
@@ -52,6 +53,7 @@ enum Action {
     Write(PreparedWrite),
     CreateVault,
     DeleteVault,
+    PurgeVault,
     System(Vec<u8>),
     RecordCheckpoint(RecordCheckpointCommand),
 }
@@ -191,6 +193,7 @@ fn run_all(
         if let Some(state) = outcome? {
             applier.cache.put(vault, state);
         }
+        output.erased.extend(work.output.erased);
         output.rows.extend(work.output.rows);
         output.blocks.extend(work.output.blocks);
         output.checkpoints.extend(work.output.checkpoints);
@@ -221,6 +224,7 @@ fn run_vault(
     }
     if round.is_looked_up()
         && let Some(state) = round.state()
+        && !round.is_purged()
         && (state.unflushed_blocks() >= config.tree_flush_blocks
             || state.unflushed_bytes() >= config.tree_flush_bytes)
     {
@@ -300,6 +304,10 @@ fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Acti
             DeleteVaultCommand::decode(body)?;
             Action::DeleteVault
         }
+        CommandKind::PurgeVault => {
+            PurgeVaultCommand::decode(body)?;
+            Action::PurgeVault
+        }
         CommandKind::System => Action::System(body.to_vec()),
         CommandKind::RecordCheckpoint => {
             Action::RecordCheckpoint(RecordCheckpointCommand::decode(body)?)
@@ -350,6 +358,7 @@ impl PartRun<'_> {
         if round.state().is_some_and(is_applied) {
             return Ok(());
         }
+        let was_purged = round.is_purged();
         let mut block = None;
         for command in commands {
             let (group, position) = (self.group, command.position);
@@ -361,6 +370,10 @@ impl PartRun<'_> {
         }
         if let Some(block) = block.filter(|block: &BlockBuilder| !block.is_empty()) {
             block.seal(round, self.limits, self.view, output)?;
+        }
+        // Last, so that nothing of this entry comes after it: not its block either.
+        if round.is_purged() && !was_purged {
+            purge_vault::erase(round, output);
         }
         if round.state().is_some_and(|state| state.row.owner == self.group) {
             round.state_mut().row.applied_index = index;
@@ -377,7 +390,7 @@ impl PartRun<'_> {
         let vault = round.vault();
         let is_directory = self.group == GroupId::SYSTEM && vault == VaultRef::SYSTEM;
         let is_legal = match command.action {
-            Action::Write(_) | Action::CreateVault | Action::DeleteVault => {
+            Action::Write(_) | Action::CreateVault | Action::DeleteVault | Action::PurgeVault => {
                 vault.namespace != VaultRef::SYSTEM.namespace
             }
             Action::System(_) => is_directory,
@@ -403,7 +416,8 @@ impl PartRun<'_> {
         if (row.owner, row.owner_epoch) != (self.group, command.owner_epoch) {
             return Ok(Some(CommandResult::WrongShard { owner_epoch: Some(row.owner_epoch) }));
         }
-        Ok((row.status == VaultStatus::Deleted).then_some(CommandResult::VaultDeleted))
+        let is_refused = row.status.is_deleted() && !matches!(command.action, Action::PurgeVault);
+        Ok(is_refused.then_some(CommandResult::VaultDeleted))
     }
 
     fn command(
@@ -428,7 +442,8 @@ impl PartRun<'_> {
                 let ApplyOutput { rows, checkpoints, .. } = output;
                 Ok(record_checkpoint::apply(command, round, rows, checkpoints))
             }
-            Action::DeleteVault => Ok(delete_vault::apply(round)),
+            Action::DeleteVault => Ok(delete_vault::apply(round, position.timestamp_ns)),
+            Action::PurgeVault => Ok(purge_vault::apply(round)),
             Action::CreateVault => {
                 if round.state().is_none() {
                     create_vault(

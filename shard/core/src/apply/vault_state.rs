@@ -49,6 +49,9 @@ impl VaultState {
         view: &dyn StateView,
     ) -> Result<Option<Box<VaultState>>, ReadFault> {
         let Some(row) = stored_vault_row(view, vault)? else { return Ok(None) };
+        if row.status == VaultStatus::Purged {
+            return Ok(Some(Box::new(VaultState::purged(row))));
+        }
         let frontier = Frontier::load(row.log_size, &StoredLog { view, vault })?;
         if frontier.root() != row.log_root {
             return Err(ReadFault::Corrupt { what: "the block log has another root than its row" });
@@ -63,6 +66,12 @@ impl VaultState {
         let session_floor_time_ns = None;
         let state = VaultState { row, frontier, tree, session_floor_time_ns, keys_since_flush };
         Ok(Some(Box::new(state)))
+    }
+
+    /// The state of a vault of which nothing but its row is left.
+    pub(crate) fn purged(row: VaultRow) -> VaultState {
+        let (frontier, tree) = (Frontier::new(), StateTree::open(&row.tree_anchor));
+        VaultState { row, frontier, tree, session_floor_time_ns: None, keys_since_flush: 0 }
     }
 
     /// Bytes of memory.
@@ -175,6 +184,7 @@ pub(crate) fn born(vault: VaultRef, owner_epoch: OwnerEpoch, position: EntryPosi
         session_rows: 0,
         log_epoch: 0,
         status: VaultStatus::Active,
+        deleted_at_ns: 0,
     };
     let owned = RowWrite {
         family: Family::Vaults,

@@ -37,9 +37,11 @@ impl DeleteVaultCommand {
     }
 }
 
-/// Marks the vault as deleted. Transactions before it in the same entry are in the vault's last block.
-pub(crate) fn apply(round: &mut VaultRound) -> CommandResult {
-    round.state_mut().row.status = VaultStatus::Deleted;
+/// Marks the vault as deleted, at the time of the entry. Transactions before it in the same entry are in the vault's
+/// last block.
+pub(crate) fn apply(round: &mut VaultRound, time_ns: u64) -> CommandResult {
+    let row = &mut round.state_mut().row;
+    (row.status, row.deleted_at_ns) = (VaultStatus::Deleted, time_ns);
     CommandResult::VaultDeleted
 }
 
@@ -53,6 +55,7 @@ mod tests {
     };
     use crate::entry::CommandKind;
     use crate::query;
+    use crate::rows::VaultRow;
 
     fn delete(epoch: OwnerEpoch) -> Vec<u8> {
         command_at(vault(), epoch, CommandKind::DeleteVault, &DeleteVaultCommand.encode())
@@ -77,12 +80,12 @@ mod tests {
         assert_eq!(results[1..], [CommandResult::VaultDeleted, CommandResult::VaultDeleted]);
         let row = query::vault_row(&machine.rows, vault()).unwrap();
         assert_eq!((row.status, row.height, row.log_size), (VaultStatus::Deleted, 2, 3));
+        assert_eq!(row.deleted_at_ns, machine.time_ns);
         machine.restart();
         let results = machine.commands(&[delete(EPOCH), create_vault(vault()), put("d")]);
         assert_eq!(results, vec![CommandResult::VaultDeleted; 3]);
         let ended = query::vault_row(&machine.rows, vault()).unwrap();
-        assert_eq!((ended.height, ended.block_hash), (row.height, row.block_hash));
-        assert_eq!(ended.status, VaultStatus::Deleted);
+        assert_eq!(VaultRow { applied_index: row.applied_index, ..ended }, row, "it ends once");
         machine.check(vault());
     }
 

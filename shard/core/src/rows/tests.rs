@@ -43,7 +43,12 @@ fn vault_row() -> VaultRow {
         session_rows: 14,
         log_epoch: 15,
         status: VaultStatus::ReadOnly,
+        deleted_at_ns: 0,
     }
+}
+
+fn purged_vault_row() -> VaultRow {
+    VaultRow { deleted_at_ns: 0x0102, ..vault_row() }.purged()
 }
 
 fn session_row() -> SessionRow {
@@ -96,6 +101,18 @@ fn strict<T: PartialEq + std::fmt::Debug>(
 fn values_round_trip_and_refuse_damage() {
     strict(group_row(), group_row().encode(), GroupRow::decode);
     strict(vault_row(), vault_row().encode(), VaultRow::decode);
+    let deleted = VaultRow { status: VaultStatus::Deleted, deleted_at_ns: 0x0102, ..vault_row() };
+    strict(deleted.clone(), deleted.encode(), VaultRow::decode);
+    strict(deleted.purged(), deleted.purged().encode(), VaultRow::decode);
+    // Directories have rows of vaults that were deleted before the time was kept.
+    let timeless = VaultRow { deleted_at_ns: 0, ..deleted.clone() };
+    strict(timeless.clone(), timeless.encode(), VaultRow::decode);
+    for wrong in [
+        VaultRow { status: VaultStatus::Active, ..deleted.clone() }.encode(),
+        [&[2][..], &timeless.encode()[1..], &[0; 8]].concat(),
+    ] {
+        assert!(VaultRow::decode(&wrong).is_err());
+    }
     strict(owned_row(), owned_row().encode(), OwnedRow::decode);
     strict(session_row(), session_row().encode(), SessionRow::decode);
     strict(client_row(), client_row().encode(), ClientRow::decode);
@@ -229,6 +246,7 @@ fn rows_are_the_golden_bytes() {
             ("group_row", group_row().encode()),
             ("vault_row_key", vault_row_key(vault)),
             ("vault_row", vault_row().encode()),
+            ("vault_row_purged", purged_vault_row().encode()),
             ("owned_row_key", owned_row_key(group, vault)),
             ("owned_row", owned_row().encode()),
             ("latest_key", latest_key(vault, state_key)),

@@ -11,8 +11,10 @@ use ledger_types::{Digest, GroupId, Incarnation, NodeId, OwnerEpoch, VaultRef};
 
 use crate::effects::{ConfState, Replica};
 
-/// Version of every value in the family.
+/// Version of every value in the family, but of a vault row with the time of its vault's end.
 const VERSION: u8 = 1;
+/// Version of a vault row that ends with the time of its vault's end.
+const VERSION_ENDED: u8 = 2;
 /// Tag of group rows.
 const TAG_GROUP: u8 = 0;
 /// Tag of vault rows.
@@ -104,6 +106,15 @@ pub enum VaultStatus {
     ReadOnly = 1,
     /// Neither; the row keeps the vault's number from being used again.
     Deleted = 2,
+    /// Deleted, and all its other rows are gone for good.
+    Purged = 3,
+}
+
+impl VaultStatus {
+    /// True if clients are told that the vault is deleted, whatever of it is still stored.
+    pub fn is_deleted(self) -> bool {
+        matches!(self, VaultStatus::Deleted | VaultStatus::Purged)
+    }
 }
 
 /// Everything about a vault that a replica must know before it touches the vault's other rows.
@@ -143,14 +154,32 @@ pub struct VaultRow {
     pub log_epoch: u64,
     /// Whether the vault takes reads and writes.
     pub status: VaultStatus,
+    /// When the owner's log ended the vault, Unix nanoseconds. 0 of a vault that is not deleted, or that a build
+    /// ended which did not keep the time: nothing says how old that end is.
+    pub deleted_at_ns: u64,
 }
 
 impl VaultRow {
+    /// The row of the same vault once its other rows are gone: how it ended, and nothing that a replica has of its
+    /// own, so that it is the same everywhere.
+    pub fn purged(&self) -> VaultRow {
+        let beyond_tip = self.height.saturating_add(1);
+        VaultRow {
+            tree_anchor: TreeAnchor { height: self.height, ..TreeAnchor::empty() },
+            retention_floor: beyond_tip,
+            history_floor: beyond_tip,
+            session_floor_height: beyond_tip,
+            session_rows: 0,
+            status: VaultStatus::Purged,
+            ..self.clone()
+        }
+    }
+
     /// The row's value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
         let mut writer = Writer::new(&mut out);
-        writer.u8(VERSION);
+        writer.u8(if self.deleted_at_ns == 0 { VERSION } else { VERSION_ENDED });
         writer.u64(self.owner.0);
         writer.u64(self.owner_epoch.0);
         writer.u64(self.applied_index);
@@ -168,13 +197,23 @@ impl VaultRow {
         writer.u64(self.session_rows);
         writer.u64(self.log_epoch);
         writer.u8(self.status as u8);
+        if self.deleted_at_ns > 0 {
+            writer.u64(self.deleted_at_ns);
+        }
         out
     }
 
-    /// Reads a row's value. Errors on an unknown version or status, or bytes left over.
+    /// Reads a row's value. Errors on an unknown version or status, on a time of an end that has not come, or
+    /// bytes left over.
     pub fn decode(value: &[u8]) -> Result<VaultRow, DecodeError> {
-        let mut reader = super::versioned(value, VERSION, "vault row version")?;
-        let row = VaultRow {
+        let mut reader = Reader::new(value);
+        let field = "vault row version";
+        let has_end = match reader.u8(field)? {
+            VERSION => false,
+            VERSION_ENDED => true,
+            value => return Err(DecodeError::UnknownValue { field, value: value.into() }),
+        };
+        let mut row = VaultRow {
             owner: GroupId(reader.u64("owner")?),
             owner_epoch: OwnerEpoch(reader.u64("owner epoch")?),
             applied_index: reader.u64("applied index")?,
@@ -192,7 +231,15 @@ impl VaultRow {
             session_rows: reader.u64("session rows")?,
             log_epoch: reader.u64("log epoch")?,
             status: status(reader.u8("vault status")?)?,
+            deleted_at_ns: 0,
         };
+        if has_end {
+            row.deleted_at_ns = reader.u64("deletion time")?;
+            if row.deleted_at_ns == 0 || !row.status.is_deleted() {
+                let rule = "is that of a deleted vault";
+                return Err(DecodeError::Invalid { field: "deletion time", rule });
+            }
+        }
         reader.finish()?;
         Ok(row)
     }
@@ -203,6 +250,7 @@ fn status(code: u8) -> Result<VaultStatus, DecodeError> {
         0 => Ok(VaultStatus::Active),
         1 => Ok(VaultStatus::ReadOnly),
         2 => Ok(VaultStatus::Deleted),
+        3 => Ok(VaultStatus::Purged),
         _ => Err(DecodeError::UnknownValue { field: "vault status", value: code.into() }),
     }
 }

@@ -3,7 +3,7 @@
 use ledger_proof::{Record, TreeAnchor, hash};
 use ledger_shard_core::records::{record_at, record_header};
 use ledger_shard_core::rows::{
-    LogNodeRow, RetiredPage, TreeRow, VaultRow, block_body_key, block_header_key,
+    LogNodeRow, RetiredPage, TreeRow, VaultRow, VaultStatus, block_body_key, block_header_key,
     block_log_node_key, latest_key, owned_row_key, retired_page_key, split_tree_key,
     tree_anchor_key, tree_page_key, vault_row_key,
 };
@@ -128,7 +128,7 @@ fn insert(rows: &mut Rows, key: Vec<u8>, value: Vec<u8>) {
 fn whole_snapshots_pass_however_they_are_cut() {
     let whole = loose();
     whole.receive().unwrap();
-    for family in super::super::VAULT_FAMILIES {
+    for family in VAULT_FAMILIES {
         whole.change(family, |_| {}).receive().unwrap();
     }
 }
@@ -136,7 +136,7 @@ fn whole_snapshots_pass_however_they_are_cut() {
 #[test]
 fn a_flipped_byte_in_any_family_is_found() {
     let whole = loose();
-    let families = [Family::Vaults].into_iter().chain(super::super::VAULT_FAMILIES);
+    let families = [Family::Vaults].into_iter().chain(VAULT_FAMILIES);
     for family in families {
         let file = whole.file_of(family);
         for place in [0, 3, whole.files[file].len() / 2, whole.files[file].len() - 1] {
@@ -228,7 +228,7 @@ fn another_cluster_or_group_is_refused() {
 #[test]
 fn rows_of_others_are_refused_in_every_family() {
     let whole = loose();
-    for family in super::super::VAULT_FAMILIES {
+    for family in VAULT_FAMILIES {
         for stranger in [vault(9, 1), vault(10, 3), vault(99, 9)] {
             let damaged = whole.change(family, |rows| {
                 let (key, value) = rows[0].clone();
@@ -461,4 +461,35 @@ fn history_and_sessions_are_in_their_format() {
     refused!(fewer, VerifyError::State { .. });
     let none = whole.change(Family::Sessions, Vec::clear);
     refused!(none, VerifyError::State { .. });
+}
+
+#[test]
+fn a_purged_vault_has_a_bare_row_and_no_other() {
+    let change_row = |whole: &Loose, change: &dyn Fn(&mut VaultRow)| {
+        whole.change(Family::Vaults, |rows| {
+            let value = value_at(rows, &vault_row_key(VAULTS[1]));
+            let mut row = VaultRow::decode(value).unwrap();
+            change(&mut row);
+            *value = row.encode();
+        })
+    };
+    let mut purged = change_row(&loose(), &|row| *row = row.purged());
+    for family in VAULT_FAMILIES {
+        refused!(purged, VerifyError::ForeignRows { .. });
+        purged = purged.change(family, |rows| {
+            rows.retain(|(key, _)| !key.starts_with(&VAULTS[1].to_bytes()));
+        });
+    }
+    purged.receive().unwrap();
+    let not_bare: [&dyn Fn(&mut VaultRow); 4] = [
+        &|row| row.session_rows = 1,
+        &|row| row.history_floor = 1,
+        &|row| row.tree_anchor.height -= 1,
+        &|row| row.tree_anchor.root_page = Some((9, 1)),
+    ];
+    for change in not_bare {
+        refused!(change_row(&purged, change), VerifyError::State { .. });
+    }
+    let only_deleted = change_row(&purged, &|row| row.status = VaultStatus::Deleted);
+    refused!(only_deleted, VerifyError::Chain { .. });
 }

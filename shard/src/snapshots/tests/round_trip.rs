@@ -1,6 +1,6 @@
 //! What was cut on one side is what is installed on the other, byte for byte.
 
-use ledger_shard_core::rows::{VaultRow, vault_row_key};
+use ledger_shard_core::rows::{VaultRow, VaultStatus, vault_row_key};
 use ledger_shard_core::view::StateView;
 
 use super::super::install::run;
@@ -14,7 +14,7 @@ fn never() -> AtomicBool {
 fn an_installed_snapshot_is_the_source_byte_for_byte() {
     let all = received_by(Node::added());
     let files = |family| all.manifest.files.iter().filter(|file| file.family == family).count();
-    for family in super::super::VAULT_FAMILIES {
+    for family in VAULT_FAMILIES {
         assert!(!rows_of(&all.source.store, family).is_empty(), "{family:?} is tested with rows");
     }
     assert!(files(Family::Latest) > 2 && files(Family::Blocks) > 2, "several files of a family");
@@ -173,4 +173,38 @@ fn chunks_are_read_while_the_snapshot_is_kept() {
     // After a restart nobody asks for what was cut before it.
     drop(source.snapshots());
     assert!(!directory.exists());
+}
+
+#[test]
+fn a_purged_vault_comes_as_its_row_alone_and_takes_old_rows_away() {
+    let is_bare = |store: &Store| {
+        let state = vault_rows_of(store, VAULTS[0]);
+        let row = VaultRow::decode(&state[0].1[0].1).unwrap();
+        assert_eq!(row.status, VaultStatus::Purged);
+        state[1..].iter().all(|(_, rows)| rows.is_empty())
+    };
+    let behind = Node::added();
+    let rows: Vec<_> = group_rows(&behind.store)
+        .into_iter()
+        .map(|(family, key, _)| RowWrite { family, key, value: None })
+        .collect();
+    behind.store.write(&rows).unwrap();
+    let record = BootRecord::new_group(GROUP, RECEIVER.incarnation, replicas());
+    boot::create_group(&behind.store, &record, &[]).unwrap();
+    for one in &entries()[..10] {
+        behind.log_and_apply(GROUP, one);
+    }
+    behind.prove_all(&VAULTS);
+    assert!(vault_rows_of(&behind.store, VAULTS[0])[1..].iter().any(|(_, rows)| !rows.is_empty()));
+    for node in [Node::added(), behind] {
+        let all = received_from(source_after_purge(), node);
+        assert!(is_bare(&all.source.store));
+        run(all.install(), &never()).unwrap();
+        assert!(is_bare(&all.node.store));
+        assert_eq!(state_without_other(&all.node.store), state_without_other(&all.source.store));
+        assert_group(&all.node.store, &all.manifest);
+        all.node.prove_all(&VAULTS[1..]);
+        let view = LiveView::new(&all.node.store);
+        assert!(all.node.applier.lock().prove(VAULTS[0], &[], None, &view).is_err());
+    }
 }

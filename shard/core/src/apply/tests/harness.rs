@@ -76,6 +76,7 @@ impl Machine {
         let committed =
             [Committed { group: GROUP, entries: entries.to_vec(), members: Vec::new() }];
         self.applier.apply(&committed, &self.rows, &mut output)?;
+        self.rows.erase(&output.erased);
         self.rows.write(output.rows.clone());
         self.applier.written();
         Ok(output)

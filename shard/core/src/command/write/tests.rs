@@ -6,6 +6,7 @@ use ledger_types::{Condition, Incarnation, OwnerEpoch, VaultRef};
 use super::*;
 use crate::command::create_vault::CreateVaultCommand;
 use crate::command::delete_vault::DeleteVaultCommand;
+use crate::command::purge_vault::PurgeVaultCommand;
 use crate::entry::{Command, CommandKind, EntryBuilder};
 use crate::vectors::check;
 
@@ -117,6 +118,7 @@ fn commands_and_entries_are_the_golden_bytes() {
             ("write_idempotency_key", write(Dedup::IdempotencyKey([7; 16])).encode()),
             ("create_vault", create),
             ("delete_vault", envelope(CommandKind::DeleteVault, &DeleteVaultCommand.encode())),
+            ("purge_vault", envelope(CommandKind::PurgeVault, &PurgeVaultCommand.encode())),
             ("entry", entry.finish()),
             ("entry_empty", EntryBuilder::new(Incarnation(1), 2).finish()),
         ],
