@@ -151,9 +151,9 @@ impl Author {
             62..66 => Unrelate,
             66..96 => Read,
             96..98 => Checkpoint,
-            98 if swarm.ends_vaults && chance.hits(300_000) => End,
             _ => Namespace,
         };
+        let kind = if swarm.ends_vaults && chance.hits(40_000) { End } else { kind };
         let vaults = (swarm.groups.len() as u64 - 1) * swarm.vaults_per_group;
         Request {
             client: chance.below(swarm.clients as u64) as u32,
