@@ -1,12 +1,14 @@
 //! Deleted vaults whose time is over: their rows leave every node, nothing else does, and nobody needs them to catch up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::demo::process::Server;
 use ledger::demo::replicas::wait_level;
 use ledger_proto::v1;
 use ledger_shard::rows::{VAULT_FAMILIES, vault_range};
-use ledger_shard::{SnapshotView, StateView as _, Store, StoreConfig, VaultStatus, query};
+use ledger_shard::{
+    SnapshotView, StateView as _, Store, StoreConfig, VaultRow, VaultStatus, query,
+};
 use ledger_types::{NamespaceId, VaultId, VaultRef};
 
 use super::alike::assert_alike;
@@ -22,8 +24,8 @@ const AWAY: usize = 2;
 /// Writes to each vault, more than the state tree waits for before it writes pages.
 const WRITES: usize = 300;
 
-/// What is left of a vault in the store of a server that does not run: its status, and rows by family.
-fn stored(server: &Server, vault: VaultRef) -> (VaultStatus, BTreeMap<&'static str, usize>) {
+/// What is left of a vault in the store of a server that does not run: its row, and how many others by family.
+fn stored(server: &Server, vault: VaultRef) -> (VaultRow, BTreeMap<&'static str, usize>) {
     assert_eq!(server.process_id(), None, "a store has one process");
     let store = Store::open(&server.spec().data_dir, None, &StoreConfig::default()).unwrap();
     let view = SnapshotView::new(&store);
@@ -37,25 +39,25 @@ fn stored(server: &Server, vault: VaultRef) -> (VaultStatus, BTreeMap<&'static s
         view.scan(family, &from, &to, &mut visit).unwrap();
         (family.name(), count)
     });
-    (query::stored_row(&view, vault).unwrap().status, counts.into_iter().collect())
+    (query::stored_row(&view, vault).unwrap(), counts.into_iter().collect())
 }
 
 #[track_caller]
 fn assert_whole(server: &Server, vault: VaultRef, status: VaultStatus) {
     let (found, counts) = stored(server, vault);
-    assert_eq!(found, status, "{vault}");
+    assert_eq!(found.status, status, "{vault}");
     assert!(counts.values().all(|count| *count > 0), "{vault}: {counts:?}");
 }
 
 #[track_caller]
 fn assert_bare(server: &Server, vault: VaultRef) {
-    let (status, counts) = stored(server, vault);
-    assert_eq!(status, VaultStatus::Purged, "{vault}");
+    let (row, counts) = stored(server, vault);
+    assert_eq!(row.status, VaultStatus::Purged, "{vault}");
     assert!(counts.values().all(|count| *count == 0), "{vault}: {counts:?}");
 }
 
 /// Sets the retention of every node, which stops and starts for it.
-async fn restart_with(cluster: &mut Cluster, retention: &str, look: impl Fn(&Server)) {
+async fn restart_with(cluster: &mut Cluster, retention: &str, mut look: impl FnMut(&Server)) {
     for server in &mut cluster.servers {
         server.stop().await.unwrap();
         look(server);
@@ -79,6 +81,25 @@ async fn wait_purged(cluster: &Cluster, count: f64) {
             }
         }
         if purged == count { Ok(()) } else { Err(format!("{purged} of {count}")) }
+    })
+    .await;
+}
+
+/// Waits until every node has applied the same of these groups; others may sleep.
+async fn wait_level_groups(cluster: &Cluster, groups: &BTreeSet<u64>) {
+    eventually("these groups are level", || async {
+        let mut applied: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for node in cluster.nodes() {
+            let told = node.groups().await.map_err(|status| status.to_string())?;
+            for group in groups {
+                applied.entry(*group).or_default().insert(told[group].applied_index);
+            }
+        }
+        if applied.values().all(|all| all.len() == 1) {
+            Ok(())
+        } else {
+            Err(format!("{applied:?}"))
+        }
     })
     .await;
 }
@@ -133,11 +154,15 @@ async fn a_deleted_vault_is_kept_for_as_long_as_was_set_and_then_gone_everywhere
     })
     .await;
     wait_awaiting(&cluster, 2.0).await;
-    restart_with(&mut cluster, "0", |server| assert_whole(server, gone, VaultStatus::Deleted))
-        .await;
+    let mut groups = BTreeSet::new();
+    restart_with(&mut cluster, "0", |server| {
+        assert_whole(server, gone, VaultStatus::Deleted);
+        groups.extend([gone, own(ended)].map(|vault| stored(server, vault).0.owner.0));
+    })
+    .await;
     // Nobody needs the groups, which sleep since the start.
     wait_purged(&cluster, 2.0).await;
-    wait_same_applied(&cluster).await;
+    wait_level_groups(&cluster, &groups).await;
     wait_awaiting(&cluster, 0.0).await;
     for node in cluster.nodes() {
         is_refused(&node, gone, "VAULT_DELETED").await;
@@ -154,7 +179,7 @@ async fn a_deleted_vault_is_kept_for_as_long_as_was_set_and_then_gone_everywhere
         assert_bare(server, gone);
         assert_bare(server, own(ended));
         assert_whole(server, stays, VaultStatus::Active);
-        assert_eq!(stored(server, own(namespace)).0, VaultStatus::Active);
+        assert_eq!(stored(server, own(namespace)).0.status, VaultStatus::Active);
     })
     .await;
     for node in cluster.nodes() {
