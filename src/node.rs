@@ -309,7 +309,7 @@ fn keep_up(
     store: &Arc<Store>,
     peers: &Arc<PeerState>,
     genesis: GenesisPromise,
-) -> [JoinHandle<()>; 5] {
+) -> [JoinHandle<()>; 6] {
     let context = || context.clone();
     [
         tokio::spawn(learn_leaders(context())),

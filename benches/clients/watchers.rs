@@ -26,7 +26,7 @@ pub(crate) async fn measure(
     tokio::time::sleep(CALM).await;
     let before = share(processes).await?;
     let mut watches = tokio::task::JoinSet::new();
-    let (told, mut began) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut began) = tokio::sync::mpsc::channel(count.max(1));
     for number in 0..count {
         let mut watch = client.watch_changes(vaults[number % VAULTS], ChangeOptions::default());
         let mut told = Some(told.clone());
@@ -36,7 +36,7 @@ pub(crate) async fn measure(
                     Ok(ChangeNotice::Heartbeat { .. }) => {
                         // The first one says that the watch has begun.
                         if let Some(told) = told.take() {
-                            told.send(()).expect("the measurement listens");
+                            told.try_send(()).expect("the measurement listens");
                         }
                     }
                     Ok(ChangeNotice::Block { .. }) => {}

@@ -70,10 +70,11 @@ fn files_are_read_and_their_keys_checked() {
 fn deleted_vaults_are_kept_for_a_time_or_for_ever() {
     let retention = |value| {
         let raw = gather(&[("deleted-retention-s", value)], &[]).expect("known");
-        Config::from_raw(&raw, "host", 2).map(|config| config.deleted_retention)
+        Config::from_raw(&raw, machine("host", 2)).map(|config| config.deleted_retention)
     };
     let days = |days: u64| Some(Duration::from_secs(days * 86_400));
-    let default = Config::from_raw(&gather(&[], &[]).expect("none"), "host", 2).expect("legal");
+    let default =
+        Config::from_raw(&gather(&[], &[]).expect("none"), machine("host", 2)).expect("legal");
     assert_eq!(default.deleted_retention, days(30));
     assert_eq!(retention("0").expect("legal"), days(0));
     assert_eq!(retention("86400").expect("legal"), days(1));
