@@ -132,7 +132,8 @@ mod tests {
         assert!(!is_off(&[9_000], 2), "one of two is wrong, and nobody knows which");
         assert!(!is_off(&[0, 9_000], 2), "the other one is");
         assert!(is_off(&[9_000, 9_000], 2) && is_off(&[-9_000, -9_000], 2));
-        assert!(!is_off(&[499, -499], 2) && is_off(&[501, 503], 2) && is_off(&[-501, 503], 2));
+        // Half of the messages' two milliseconds may be missing.
+        assert!(!is_off(&[501, -501], 2) && is_off(&[502, 503], 2) && is_off(&[-502, 503], 2));
         assert!(!is_off(&[9_000, 9_000, 0, 0], 2), "two of five");
         assert!(is_off(&[9_000, 9_000, 9_000, 0], 2), "three of five");
         assert!(!is_off(&[2_000, 2_000], 4_000), "the messages may have taken that long");
