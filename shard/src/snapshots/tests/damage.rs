@@ -481,11 +481,10 @@ fn a_purged_vault_has_a_bare_row_and_no_other() {
         });
     }
     purged.receive().unwrap();
-    let not_bare: [&dyn Fn(&mut VaultRow); 3] = [
-        &|row| row.session_rows = 1,
-        &|row| row.history_floor = 1,
-        &|row| row.tree_anchor.height -= 1,
-    ];
+    let not_bare: [&dyn Fn(&mut VaultRow); 3] =
+        [&|row| row.session_rows = 1, &|row| row.history_floor = 1, &|row| {
+            row.tree_anchor.height -= 1
+        }];
     for change in not_bare {
         refused!(change_row(&purged, change), VerifyError::State { .. });
     }
