@@ -244,10 +244,7 @@ fn start(
     }
     let boot = boot::load(store, identity.node)?;
     report_left_alone(&boot);
-    // An added replica that still waits for its first snapshot shows nothing yet.
-    let is_readable = |record: &BootRecord| record.group == GroupId::SYSTEM && record.applied > 0;
-    let has_directory = boot.records.iter().any(is_readable);
-    let directory = Arc::new(DirectoryCache::new(has_directory));
+    let directory = Arc::new(DirectoryCache::new(has_directory(&boot.records)));
     let founders = FounderBook::new(&established.genesis);
     let book: Arc<dyn AddressBook> =
         Arc::new(NodeBook::new(directory.clone(), founders, peers.met().clone()));
@@ -301,6 +298,11 @@ fn start(
     let mut tasks = vec![tokio::spawn(follow(directory, source, addresses))];
     tasks.extend(keep_up(&context, store, peers, established.genesis.clone()));
     Ok(Running { context, driver, transport, tasks })
+}
+
+/// True if the directory's rows are here. An added replica that still waits for its first snapshot shows nothing yet.
+fn has_directory(records: &[BootRecord]) -> bool {
+    records.iter().any(|record| record.group == GroupId::SYSTEM && record.applied > 0)
 }
 
 /// The node's own work, beside what it is asked for.
