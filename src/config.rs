@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ledger_proof::Threshold;
 use ledger_shard::DriverMode;
 use ledger_types::check_name;
 use thiserror::Error;
@@ -264,6 +265,8 @@ pub struct Config {
     pub shards: u32,
     /// Replicas of a shard.
     pub replication_factor: u32,
+    /// Voters that must cosign a note, written into the first trust bundle.
+    pub note_threshold: Threshold,
     /// Create vaults on first write.
     pub auto_create_vaults: bool,
     /// How driver, log and apply share threads.
@@ -326,6 +329,7 @@ impl Config {
             text => bytes(text),
         };
         let expect = raw.parse("bootstrap-expect", |text| number(text, 1, 7))?;
+        let replicas = raw.parse("replication-factor", |text| number(text, 1, 7))?;
         Ok(Config {
             name: raw.parse("node-id", |text| node_name(text, host_name))?,
             listen_addr: raw.parse("listen-addr", address)?,
@@ -338,7 +342,9 @@ impl Config {
             cluster_domain: raw.parse("cluster-domain", optional_name)?,
             zone: raw.parse("zone", |text| Ok(text.to_owned()))?,
             shards: raw.parse("shards", |text| number(text, 1, 10_000))? as u32,
-            replication_factor: raw.parse("replication-factor", |text| number(text, 1, 7))? as u32,
+            replication_factor: replicas as u32,
+            note_threshold: raw
+                .parse("note-threshold", |text| note_threshold(text, expect, replicas))?,
             auto_create_vaults: raw.parse("auto-create-vaults", flag)?,
             driver_mode: raw.parse("driver-mode", driver_mode)?,
             write_buffer_bytes: raw.parse("write-buffer-bytes", bytes)?,
@@ -390,6 +396,22 @@ fn threads(text: &str, default: usize) -> Result<usize, String> {
         return Ok(default.max(1));
     }
     number(text, 1, 1024).map(|count| usize::try_from(count).expect("at most 1024"))
+}
+
+/// The threshold that founders of this number write down. Errors if no note of some voter set could meet it: the
+/// directory's voters are the founders, a shard's are as many of them as it has replicas.
+fn note_threshold(text: &str, founders: u64, replicas: u64) -> Result<Threshold, String> {
+    let fixed = |count| Threshold::Fixed(u16::try_from(count).expect("at most 7"));
+    match text {
+        "majority" => Ok(Threshold::Majority),
+        "all" if replicas < founders => Err(format!(
+            "a shard has {replicas} replicas and the directory {founders}: `all` needs as many of both"
+        )),
+        "all" => Ok(fixed(founders)),
+        _ => number(text, 1, founders.min(replicas)).map(fixed).map_err(|reason| {
+            format!("expected majority or all, or {}", &reason["expected ".len()..])
+        }),
+    }
 }
 
 fn history_blocks(text: &str) -> Result<Option<u64>, String> {

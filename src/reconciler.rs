@@ -73,6 +73,7 @@ fn found_command(context: &NodeContext, genesis: &GenesisPromise) -> Found {
         feature_level: u32::from(FEATURE_LEVEL),
         replication_factor: replication_factor(context),
         data_shards: context.config.shards,
+        threshold: context.config.note_threshold,
         founders: founders
             .map(|founder| Founder {
                 name: founder.name.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Owns that each of them is applied. They are ordinary commands through the log.
 
+use ledger_proof::Threshold;
 use ledger_shard_core::command::create_vault::CreateVaultCommand;
 use ledger_shard_core::command::system::{CreateShards, Found, Founder, SystemCommand};
 use ledger_shard_core::effects::Input;
@@ -72,6 +73,7 @@ fn directory(swarm: &Swarm) -> [SystemCommand; 2] {
         feature_level: 1,
         replication_factor: 3,
         data_shards: swarm.groups.len() as u32 - 1,
+        threshold: Threshold::Majority,
         domain: "sim.example".to_owned(),
         founders: (0..swarm.nodes).map(founder).collect(),
     };

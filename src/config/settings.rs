@@ -92,6 +92,12 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Replicas of a shard, at most as many as there are nodes",
     },
     Setting {
+        env: "LEDGER_NOTE_THRESHOLD",
+        flag: "note-threshold",
+        default: "majority",
+        doc: "Voters that must cosign a note, used when the cluster is founded: majority, all or a number",
+    },
+    Setting {
         env: "LEDGER_AUTO_CREATE_VAULTS",
         flag: "auto-create-vaults",
         default: "false",

@@ -86,6 +86,33 @@ fn deleted_vaults_are_kept_for_a_time_or_for_ever() {
 }
 
 #[test]
+fn a_note_threshold_can_be_met_by_every_voter_set() {
+    let read = |value: &str, founders: &str, replicas: &str| {
+        let flags = [
+            ("note-threshold", value),
+            ("bootstrap-expect", founders),
+            ("replication-factor", replicas),
+        ];
+        let raw = gather(&flags, &[]).expect("known settings");
+        Config::from_raw(&raw, machine("host", 2)).map(|config| config.note_threshold)
+    };
+    assert_eq!(read("majority", "3", "3").expect("legal"), Threshold::Majority);
+    assert_eq!(read("all", "3", "3").expect("legal"), Threshold::Fixed(3));
+    assert_eq!(read("all", "1", "3").expect("legal"), Threshold::Fixed(1));
+    assert_eq!(read("3", "5", "3").expect("legal"), Threshold::Fixed(3));
+    for (value, founders, replicas, why) in [
+        ("0", "3", "3", "from 1 to 3"),
+        ("4", "3", "3", "from 1 to 3"),
+        ("4", "5", "3", "from 1 to 3"),
+        ("all", "5", "3", "`all` needs"),
+        ("most", "3", "3", "expected majority or all"),
+    ] {
+        let error = read(value, founders, replicas).expect_err("no note could meet it").to_string();
+        assert!(error.contains(why) && error.contains("note-threshold"), "{value}: {error}");
+    }
+}
+
+#[test]
 fn bad_values_name_setting_and_origin() {
     let raw = gather(&[], &[("LEDGER_LISTEN_ADDR", "localhost")]).expect("known");
     let error = Config::from_raw(&raw, machine("host", 2)).expect_err("no port").to_string();

@@ -1,21 +1,26 @@
 //! Checkpoints that a majority cosigned, and what voters refuse to cosign.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ledger_client::{Client, ClientConfig, TrustSource};
+use ledger_client::{Client, ClientConfig, ClientError, TrustSource, VerifiedOptions};
 use ledger_proof::system_entity::{
     NodeEntity, SystemEntity as _, VaultEntity, node_key, vault_key,
 };
-use ledger_proof::{Checkpoint, KnownSigner, SignedNote, TimeRule, TrustBundle, cosigner_name};
+use ledger_proof::{
+    Checkpoint, CountError, KnownSigner, SignedNote, Threshold, TimeRule, TrustBundle,
+    cosigner_name,
+};
 use ledger_proto::internal;
 use ledger_proto::internal::CosignRefusalReason as Reason;
 use ledger_proto::internal::cosign_response::Answer;
 use ledger_proto::internal::cosigners_client::CosignersClient;
 use ledger_proto::v1;
-use ledger_types::{Digest, NodeId, VaultRef};
+use ledger_types::{Digest, NodeId, StateKey, VaultRef};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::harness::{Cluster, Node, WAIT_MAX, eventually, wire};
+use tonic::Code;
+
+use super::harness::{Cluster, Node, WAIT_MAX, eventually, why, wire};
 
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -92,6 +97,61 @@ async fn a_checkpoint_is_cosigned_by_a_majority_also_while_a_voter_hangs() {
         signal(&cluster, stopped, Signal::CONT);
         cluster.assert_ready().await;
     }
+}
+
+/// What reading one key with proof, as it is now, comes to.
+async fn proved(reader: &Client, vault: VaultRef) -> Result<usize, ClientError> {
+    let keys = [StateKey::entity("key")];
+    let answer = reader.verified_get(vault, &keys, VerifiedOptions::linearizable()).await?;
+    Ok(answer.proved.block.counted.keys)
+}
+
+/// Waits until a node answers a fresh read of a vault with proof.
+async fn proved_in_time(reader: &Client, vault: VaultRef) -> usize {
+    eventually("a proved answer", async || proved(reader, vault).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_founded_with_all_voters_needs_every_one_of_them() {
+    let mut cluster = Cluster::start_with(3, &[("LEDGER_NOTE_THRESHOLD", "all")]).await;
+    let vault = cluster.vaults("unanimous", 1).await[0];
+    let bundle = bundle(&cluster).await;
+    assert_eq!((bundle.threshold, bundle.required(3)), (Threshold::Fixed(3), 3));
+    cluster.node(0).put_in_time(vault, "key", b"all there").await;
+    let mut config = ClientConfig::new(cluster.addresses());
+    config.trust = TrustSource::FirstUse;
+    config.state_dir = Some(cluster.directory("strict"));
+    config.deadline = Duration::from_secs(4);
+    let reader = Client::connect(config).await.unwrap();
+    assert_eq!(proved_in_time(&reader, vault).await, 3);
+
+    // A note that lacks one of the three cosignatures counts for nobody who holds this bundle.
+    let note = fresh_note(&cluster.node(0), vault).await;
+    let voters = bundle.system_voters();
+    let count = |note: &SignedNote| {
+        bundle.count(note, std::slice::from_ref(&voters), TimeRule::Now(now_seconds()))
+    };
+    assert_eq!(count(&note).unwrap().keys, 3);
+    let mut majority = note.clone();
+    majority.signatures.pop();
+    assert_eq!(count(&majority), Err(CountError::TooFew { counted: 2, required: 3 }));
+
+    // With one node away writes go on, and nothing that is new can be proved.
+    cluster.servers[2].kill();
+    let node = cluster.node(0);
+    node.put_in_time(vault, "key", b"one is away").await;
+    let (namespace_id, vault_id) = wire(vault);
+    let request = v1::GetCheckpointRequest { namespace_id, vault_id, min_size: None, fresh: true };
+    let refused = async || match node.ledger().get_checkpoint(request).await {
+        Err(status) if why(&status) == (Code::Unavailable, "NOT_COSIGNED".to_owned()) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually("a refusal", refused).await;
+    // A client tries again until its deadline, and has no answer then.
+    let error = proved(&reader, vault).await.unwrap_err();
+    assert!(matches!(error, ClientError::DeadlineExceeded { .. }), "{error:?}");
+    cluster.resume(2).await;
+    assert_eq!(proved_in_time(&reader, vault).await, 3);
 }
 
 /// A request to node 0 for a cosignature, in the name of node 1.
@@ -204,11 +264,11 @@ async fn a_checkpoint_that_too_few_cosign_is_not_handed_out() {
     let request = v1::GetCheckpointRequest { namespace_id, vault_id, min_size: None, fresh: true };
     let refused = async || match node.ledger().get_checkpoint(request).await {
         Ok(answer) => panic!("one node made {:?}", answer.into_inner()),
-        Err(status) if super::harness::why(&status).1 == "NOT_COSIGNED" => Ok(status),
+        Err(status) if why(&status).1 == "NOT_COSIGNED" => Ok(status),
         Err(status) => Err(status),
     };
     let status = eventually("too few cosign", refused).await;
-    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("1 voters"), "{}", status.message());
     // Whoever does not ask for proofs is served.
     assert_eq!(node.read(vault, "key").await.unwrap(), Some(b"value".to_vec()));

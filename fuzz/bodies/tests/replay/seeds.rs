@@ -10,7 +10,7 @@ use ledger_fuzz_bodies::{recorded_messages, sample_bundle, sealed_page_token};
 use ledger_proof::genesis::{Founder, GenesisPromise};
 use ledger_proof::{
     BlockHeader, Checkpoint, KnownCheckpoint, Origin, PageWrite, ReadFault, SignedNote,
-    SignedRecord, StateTree, Transaction, TreeStore, Writer,
+    SignedRecord, StateTree, Threshold, Transaction, TreeStore, Writer,
 };
 use ledger_proto::convert::block;
 use ledger_proto::{internal, v1};
@@ -553,6 +553,7 @@ fn directory_commands() -> Vec<(&'static str, SystemCommand)> {
         feature_level: 1,
         replication_factor: 1,
         data_shards: 8,
+        threshold: Threshold::Majority,
         domain: "test.ledger".to_owned(),
         founders: vec![node.clone()],
     };

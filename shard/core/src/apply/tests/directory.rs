@@ -1,6 +1,6 @@
 //! The directory's commands: one transaction each, and each sees the earlier ones of its entry.
 
-use ledger_proof::{EntryPosition, Record, hash};
+use ledger_proof::{EntryPosition, Record, Threshold, hash};
 use ledger_types::{
     ClusterId, Dedup, Digest, GroupId, NamespaceId, Operation, OwnerEpoch, StateKey, StoreId,
     VaultRef,
@@ -46,6 +46,7 @@ fn commands() -> Vec<Vec<u8>> {
         feature_level: 1,
         replication_factor: 3,
         data_shards: 2,
+        threshold: Threshold::Majority,
         domain: "test.ledger".to_owned(),
         founders: vec![founder],
     };

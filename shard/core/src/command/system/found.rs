@@ -5,7 +5,7 @@
 //!
 //! Fields: `cluster id 16 ‖ founded_at_ns u64 ‖ feature level u32 ‖ replication factor u8 ‖ data shards u32
 //! ‖ domain (u16 len) ‖ founder count u8 ‖ founders` with the fields of `RegisterNode`, strictly ascending
-//! by name.
+//! by name; then, unless the threshold is a majority of the voters, `0x02 ‖ number of voters u16`.
 
 use std::collections::BTreeSet;
 
@@ -42,6 +42,8 @@ const BUNDLE_MAX_AGE_SECONDS: u64 = 60;
 const BUNDLE_SKEW_SECONDS: u64 = 10;
 /// Nanoseconds in a second.
 pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
+/// Begins a threshold that is a fixed number; a majority is not written, as it was before there was a choice.
+const THRESHOLD_FIXED: u8 = 2;
 /// Fewest bytes of an encoded founder.
 const FOUNDER_LEN_MIN: usize = 2 + 16 + 32 + 2 + 2;
 
@@ -61,6 +63,9 @@ pub struct Found {
     pub replication_factor: u8,
     /// The setting: data shards to make at bootstrap.
     pub data_shards: u32,
+    /// How many voters must cosign a note. A fixed number is at least 1 and at most the voters of the directory
+    /// and of a shard, else no note could ever count.
+    pub threshold: Threshold,
     /// The domain that origins and signer names begin with.
     pub domain: String,
     /// The founders, strictly ascending by name. The n-th becomes node n and incarnation n of `_system`.
@@ -75,6 +80,13 @@ impl Found {
         if count == 0 || count > FOUNDERS_MAX {
             let (field, min, max) = ("founders", 1, FOUNDERS_MAX as u64);
             return Err(InvalidCommand::OutOfRange { field, min, max });
+        }
+        if let Threshold::Fixed(voters) = self.threshold {
+            let (field, min) = ("note threshold", 1);
+            let max = (count as u64).min(u64::from(self.replication_factor));
+            if !(min..=max).contains(&u64::from(voters)) {
+                return Err(InvalidCommand::OutOfRange { field, min, max });
+            }
         }
         for founder in &self.founders {
             founder.check()?;
@@ -97,6 +109,10 @@ impl Found {
         for founder in &self.founders {
             founder.write(out);
         }
+        if let Threshold::Fixed(voters) = self.threshold {
+            out.u8(THRESHOLD_FIXED);
+            out.u16(voters);
+        }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Found, DecodeError> {
@@ -109,12 +125,14 @@ impl Found {
         let count = usize::from(reader.u8("founder count")?);
         let count = reader.count("founder count", count, FOUNDERS_MAX, FOUNDER_LEN_MIN)?;
         let founders = (0..count).map(|_| Founder::read(reader)).collect::<Result<_, _>>()?;
+        let threshold = read_threshold(reader)?;
         let found = Found {
             cluster,
             founded_at_ns,
             feature_level,
             replication_factor,
             data_shards,
+            threshold,
             domain,
             founders,
         };
@@ -159,7 +177,7 @@ impl Found {
         Ok(Ok(SystemResult::Founded { cluster: self.cluster }))
     }
 
-    /// Trust in the founders: more than half of a shard's voters must have cosigned.
+    /// Trust in the founders: as many of a shard's voters as the threshold says must have cosigned.
     fn first_bundle(&self) -> TrustBundle {
         let issued_at = self.founded_at_ns / NS_PER_SECOND;
         let voters = (1u64..).zip(&self.founders).map(|(number, founder)| BundleVoter {
@@ -173,12 +191,24 @@ impl Found {
             issued_at,
             expires_at: issued_at.saturating_add(BUNDLE_LIFE_SECONDS),
             system_log_epoch: 0,
-            threshold: Threshold::Majority,
+            threshold: self.threshold,
             floor: 1,
             max_age_seconds: BUNDLE_MAX_AGE_SECONDS,
             skew_seconds: BUNDLE_SKEW_SECONDS,
             voters: voters.collect(),
         }
+    }
+}
+
+/// The command's last field: nothing for a majority.
+fn read_threshold(reader: &mut Reader<'_>) -> Result<Threshold, DecodeError> {
+    let field = "note threshold";
+    if reader.remaining() == 0 {
+        return Ok(Threshold::Majority);
+    }
+    match reader.u8(field)? {
+        THRESHOLD_FIXED => Ok(Threshold::Fixed(reader.u16(field)?)),
+        value => Err(DecodeError::UnknownValue { field, value: value.into() }),
     }
 }
 
@@ -220,6 +250,33 @@ mod tests {
         let voters = bundle.voters.iter().map(|voter| (voter.node.0, voter.name.as_str()));
         assert_eq!(voters.collect::<Vec<_>>(), [(1, "a"), (2, "b"), (3, "c")]);
         assert_eq!(bundle.voters[1].public_key, founded_by(&["a", "b"]).founders[1].public_key);
+    }
+
+    #[test]
+    fn the_founders_choose_how_many_voters_must_cosign() {
+        let with = |threshold| Found { threshold, ..founded_by(&["a", "b", "c"]) };
+        let majority = SystemCommand::Found(with(Threshold::Majority)).encode().expect("legal");
+        for voters in 1..=3 {
+            let found = with(Threshold::Fixed(voters));
+            assert_eq!(found.first_bundle().threshold, Threshold::Fixed(voters));
+            assert_eq!(found.first_bundle().required(3), usize::from(voters));
+            let command = SystemCommand::Found(found);
+            let bytes = command.encode().expect("legal");
+            assert_eq!(bytes, [&majority[..], &[2, 0, voters as u8]].concat());
+            assert_eq!(SystemCommand::decode(&bytes), Ok(command));
+        }
+        // A majority has one encoding, and a threshold that no note can meet has none.
+        for end in [&[1][..], &[2], &[2, 0], &[2, 0, 0], &[2, 0, 4], &[2, 0, 3, 0]] {
+            let bytes = [&majority[..], end].concat();
+            assert!(SystemCommand::decode(&bytes).is_err(), "{end:?}");
+        }
+        let field = "note threshold";
+        let refused = |found: Found| SystemCommand::Found(found).encode();
+        let out = |max| Err(InvalidCommand::OutOfRange { field, min: 1, max });
+        assert_eq!(refused(with(Threshold::Fixed(0))), out(3));
+        assert_eq!(refused(with(Threshold::Fixed(4))), out(3));
+        let few = Found { replication_factor: 2, ..with(Threshold::Fixed(3)) };
+        assert_eq!(refused(few), out(2), "a shard has two voters");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ledger_proof::system_entity::{
     ReplicaRole, RetentionMode, SequenceEntity, ShardEntity, ShardReplica, SystemEntity,
     TombstoneEntity, VaultEntity, VaultState, namespace_key, node_key, vault_key,
 };
-use ledger_proof::trust::TrustBundle;
+use ledger_proof::trust::{Threshold, TrustBundle};
 use ledger_types::{
     ClusterId, GroupId, Incarnation, NamespaceId, NodeId, Operation, OwnerEpoch, StoreId, VaultId,
     VaultRef,
@@ -287,6 +287,7 @@ pub(super) fn founded_by(names: &[&str]) -> Found {
         feature_level: 1,
         replication_factor: 3,
         data_shards: 8,
+        threshold: Threshold::Majority,
         domain: "test.ledger".to_owned(),
         founders: names.iter().map(|name| node(name, name, name)).collect(),
     }
