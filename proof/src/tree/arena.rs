@@ -82,11 +82,9 @@ impl Default for NodeId {
     }
 }
 
-/// A loaded branch. It holds its children's hashes, so that neither rehashing it nor a proof
-/// through it touches the sibling's memory.
+/// A loaded branch, but for its children's hashes.
 #[derive(Clone, Default)]
 pub(super) struct Branch {
-    pub(super) hashes: [Digest; 2],
     pub(super) children: [NodeId; 2],
     /// Leaves below.
     pub(super) leaf_count: u64,
@@ -96,7 +94,7 @@ pub(super) struct Branch {
     pub(super) used: u32,
     /// The bit it splits on.
     pub(super) bit: u16,
-    /// Bit `s` is set while `hashes[s]` waits to be computed again; the child is then a branch.
+    /// Bit `s` is set while the hash of child `s` waits to be computed again; the child is then a branch.
     pub(super) stale: u8,
     /// Something below changed since the last flush.
     pub(super) unflushed: bool,
@@ -168,6 +166,88 @@ impl<T: Default> Arena<T> {
     pub(super) fn take_all(&mut self) -> Arena<T> {
         let room = Arena { items: Vec::with_capacity(self.len()), free: Vec::new() };
         std::mem::replace(self, room)
+    }
+}
+
+/// The hashes of a branch's two children, in one line of a processor's cache.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Hashes([Digest; 2]);
+
+/// The loaded branches. The hashes lie apart from what leads the way: a walk down a large tree waits for memory at
+/// nearly every branch, and two ways fit where one branch with its hashes would not. Each branch has the hashes of
+/// both its children, so that neither rehashing it nor a proof through it touches the sibling's memory.
+#[derive(Default)]
+pub(super) struct Branches {
+    ways: Arena<Branch>,
+    /// At the same indexes.
+    hashes: Arena<Hashes>,
+}
+
+impl Branches {
+    pub(super) fn insert(&mut self, branch: Branch, hashes: [Digest; 2]) -> u32 {
+        let index = self.ways.insert(branch);
+        let beside = self.hashes.insert(Hashes(hashes));
+        assert_eq!(index, beside, "both arrays give out the same places");
+        index
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> (Branch, [Digest; 2]) {
+        (self.ways.remove(index), self.hashes.remove(index).0)
+    }
+
+    /// Takes a branch and leaves its place as it is, for one who drops all places afterwards.
+    pub(super) fn take(&mut self, index: u32) -> (Branch, [Digest; 2]) {
+        (std::mem::take(&mut self.ways[index]), self.hashes[index].0)
+    }
+
+    /// The hashes of a branch's children.
+    #[inline]
+    pub(super) fn hashes(&self, index: u32) -> &[Digest; 2] {
+        &self.hashes[index].0
+    }
+
+    #[inline]
+    pub(super) fn set_hash(&mut self, index: u32, side: usize, hash: Digest) {
+        self.hashes[index].0[side] = hash;
+    }
+
+    /// Has the processor read the hashes of these branches, all at once, before they are needed one by one.
+    pub(super) fn fetch_hashes(&self, branches: &[u32]) {
+        let bytes = branches.iter().map(|&index| self.hashes[index].0[0].0[0]);
+        std::hint::black_box(bytes.fold(0, u8::wrapping_add));
+    }
+
+    /// Bytes that the branches in use take.
+    pub(super) fn bytes(&self) -> usize {
+        self.ways.bytes() + self.hashes.bytes()
+    }
+
+    /// Bytes of one branch.
+    pub(super) const BYTES_EACH: usize = size_of::<Branch>() + size_of::<Hashes>();
+
+    pub(super) fn is_sparse(&self) -> bool {
+        self.ways.is_sparse()
+    }
+
+    pub(super) fn take_all(&mut self) -> Branches {
+        Branches { ways: self.ways.take_all(), hashes: self.hashes.take_all() }
+    }
+}
+
+impl Index<u32> for Branches {
+    type Output = Branch;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Branch {
+        &self.ways[index]
+    }
+}
+
+impl IndexMut<u32> for Branches {
+    #[inline]
+    fn index_mut(&mut self, index: u32) -> &mut Branch {
+        &mut self.ways[index]
     }
 }
 

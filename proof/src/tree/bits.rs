@@ -43,21 +43,31 @@ pub fn count(bytes: &[u8]) -> u16 {
 
 /// How many bytes two strings share at the front.
 pub fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(a, b)| a == b).count()
+    let words = left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0);
+    let words = words.take_while(|(a, b)| a == b).count();
+    let (left, right) = (&left[8 * words..], &right[8 * words..]);
+    8 * words + left.iter().zip(right).take_while(|(a, b)| a == b).count()
 }
 
 /// The shortest byte string that has the first `bits` bits of `key`, later bits cleared. It is at
 /// or below every key with that prefix, so a scan for them starts there.
 pub fn prefix(key: &[u8], bits: u16) -> Box<[u8]> {
+    let mut bytes = Vec::new();
+    prefix_into(key, bits, &mut bytes);
+    bytes.into()
+}
+
+/// The same, in place of what `bytes` held.
+pub(super) fn prefix_into(key: &[u8], bits: u16, bytes: &mut Vec<u8>) {
     let bits = usize::from(bits);
     let (whole, partial) = (bits / BITS_PER_BYTE, bits % BITS_PER_BYTE);
     let len = whole + usize::from(partial > 0);
-    let mut bytes: Box<[u8]> = key[..len.min(key.len())].into();
+    bytes.clear();
+    bytes.extend_from_slice(&key[..len.min(key.len())]);
     if partial > 0 && bytes.len() == len {
         // The group's first bit only says that the byte is there.
         bytes[whole] &= !(0xff >> (partial - 1));
     }
-    bytes
 }
 
 /// Whether `key` has the same first `bits` bits as `prefix`.

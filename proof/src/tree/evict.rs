@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::arena::{Arena, Branch, Bucket, NO_PAGE, Node, NodeId};
+use super::arena::{Arena, Branches, Bucket, NO_PAGE, Node, NodeId};
 use super::{ALLOCATION_BYTES, BUCKET_LEAVES, StateTree, Step, bits};
 
 /// A part of the tree that leaves memory as a whole.
@@ -53,7 +53,7 @@ impl StateTree {
                 inside => inside,
             };
             if unit.can_go {
-                *bytes_by_use.entry(unit.used).or_default() += size_of::<Branch>();
+                *bytes_by_use.entry(unit.used).or_default() += Branches::BYTES_EACH;
             }
             stack.extend(branch.children.map(|child| (child, unit)));
         }
@@ -119,7 +119,7 @@ impl StateTree {
         while let Some(node) = stack.pop() {
             match node.view() {
                 Node::Branch(index) => {
-                    let branch = self.branches.remove(index);
+                    let (branch, _) = self.branches.remove(index);
                     assert!(!branch.unflushed, "changes below a page change the page");
                     if branch.page != NO_PAGE {
                         self.pages.remove(branch.page);
@@ -141,7 +141,7 @@ impl StateTree {
             match node.view() {
                 Node::Branch(index) => {
                     self.dissolve_page(index);
-                    stack.extend(self.branches.remove(index).children);
+                    stack.extend(self.branches.remove(index).0.children);
                 }
                 Node::Leaf(index) => self.free_leaf(index),
                 Node::Bucket(index) => drop(self.free_bucket(index)),
@@ -166,12 +166,12 @@ impl StateTree {
                 }
                 Node::Page(index) => NodeId::page(self.pages.insert(take(&mut pages, index))),
                 Node::Branch(index) => {
-                    let mut branch = take(&mut branches, index);
+                    let (mut branch, hashes) = branches.take(index);
                     if branch.page != NO_PAGE {
                         branch.page = self.pages.insert(take(&mut pages, branch.page));
                     }
                     let children = branch.children;
-                    let branch = self.branches.insert(branch);
+                    let branch = self.branches.insert(branch, hashes);
                     for (side, child) in children.into_iter().enumerate() {
                         places.push((Some(Step { branch, side }), child));
                     }

@@ -5,23 +5,38 @@
 //! something beside them changed.
 
 use super::arena::{NO_PAGE, Node, NodeId, StoredPage};
-use super::page::{self, Entry, EntryKind, PageWrite, TreeAnchor};
-use super::{PAGE_BRANCHES_MAX, StateTree, bits, level};
-use ledger_types::Digest;
+use super::page::{PageEncoder, PageWrite, TreeAnchor};
+use super::{PAGE_BRANCHES_MAX, StateTree, Step, bits, level};
 
 /// A place of the in-order walk over a page.
 enum Visit {
-    /// A subtree and the bits that its keys share.
-    Subtree { node: NodeId, hash: Digest, prefix_bits: u16 },
+    /// The subtree on one side of a branch.
+    Subtree(Step),
     /// The bit between two subtrees.
     Separator(u16),
 }
 
-/// A bucket among the entries of a page whose prefix is still to be found.
-struct BucketEntry {
-    entry: usize,
+/// A subtree that a page lists.
+struct Listed {
+    separator: u16,
+    /// Where it hangs.
+    place: Step,
+    /// Its root, and for a bucket later a node below it that has a key of its own.
     node: NodeId,
-    prefix_bits: u16,
+    leaf_count: u64,
+    /// Which stored page it is, or [`NO_PAGE`] for a bucket.
+    page: u32,
+}
+
+/// Memory that is used again for every page of a flush.
+#[derive(Default)]
+struct Scratch {
+    inside: Vec<u32>,
+    unsettled: Vec<u32>,
+    visits: Vec<Visit>,
+    listed: Vec<Listed>,
+    prefix: Vec<u8>,
+    prefix_before: Vec<u8>,
 }
 
 impl StateTree {
@@ -30,20 +45,22 @@ impl StateTree {
     /// the tree's state, which is that of block `height`.
     pub fn flush(&mut self, height: u64, mut emit: impl FnMut(PageWrite)) -> TreeAnchor {
         self.rehash();
+        let mut scratch = Scratch::default();
         let mut pending = Vec::new();
         if let Node::Branch(root) = self.root.view() {
             let branch = &self.branches[root];
             let is_stored = branch.page != NO_PAGE && !branch.unflushed;
             if level(branch.leaf_count) == 0 {
-                self.settle_bucket(root);
+                scratch.unsettled.push(root);
+                self.settle_buckets(&mut scratch.unsettled);
             } else if !is_stored {
                 self.assign_page(root, height);
                 pending.push(root);
             }
         }
         while let Some(page_root) = pending.pop() {
-            self.choose_branches(page_root, height, &mut pending);
-            let bytes = page::encode(&self.page_entries(page_root));
+            self.choose_branches(page_root, height, &mut pending, &mut scratch);
+            let bytes = self.encode_page(page_root, &mut scratch);
             let id = self.pages[self.branches[page_root].page].id;
             emit(PageWrite::Put { id, height, bytes });
         }
@@ -89,9 +106,17 @@ impl StateTree {
 
     /// Decides which branches are in the page, breadth first so that a full page is cut at the
     /// bottom. Branches below that need a page of their own get one and are pending.
-    fn choose_branches(&mut self, page_root: u32, height: u64, pending: &mut Vec<u32>) {
+    fn choose_branches(
+        &mut self,
+        page_root: u32,
+        height: u64,
+        pending: &mut Vec<u32>,
+        scratch: &mut Scratch,
+    ) {
         let page_level = level(self.branches[page_root].leaf_count);
-        let mut inside = vec![page_root];
+        let Scratch { inside, unsettled, .. } = scratch;
+        inside.clear();
+        inside.push(page_root);
         let mut next = 0;
         while next < inside.len() {
             let index = inside[next];
@@ -104,7 +129,7 @@ impl StateTree {
                 let is_stored = child.page != NO_PAGE && !child.unflushed;
                 if child_level == 0 {
                     if child.unflushed {
-                        self.settle_bucket(child_index);
+                        unsettled.push(child_index);
                     }
                 } else if is_stored {
                     continue;
@@ -117,67 +142,76 @@ impl StateTree {
                 }
             }
         }
+        self.branches.fetch_hashes(inside);
+        self.settle_buckets(unsettled);
     }
 
-    /// The page's unloaded subtrees in key order. Its own branches are those without a page of
-    /// their own.
-    fn page_entries(&self, page_root: u32) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        let mut buckets: Vec<BucketEntry> = Vec::new();
+    /// The page's bytes: its unloaded subtrees in key order. Its own branches are those without a page of their
+    /// own.
+    fn encode_page(&self, page_root: u32, scratch: &mut Scratch) -> Vec<u8> {
+        let Scratch { visits, listed, prefix, prefix_before, .. } = scratch;
+        self.list_subtrees(page_root, visits, listed);
+        self.go_down_to_keys(listed);
+        let mut encoder = PageEncoder::new(listed.len(), prefix_before);
+        for &Listed { separator, place, node, leaf_count, page } in &*listed {
+            let hash = &self.branches.hashes(place.branch)[place.side];
+            if page != NO_PAGE {
+                let page = StoredPage { leaf_count, ..self.pages[page] };
+                encoder.page(separator, hash, &page);
+            } else {
+                let prefix_bits = self.branches[place.branch].bit + 1;
+                bits::prefix_into(self.some_key(node), prefix_bits, prefix);
+                encoder.bucket(separator, hash, leaf_count, prefix);
+            }
+        }
+        encoder.finish()
+    }
+
+    fn list_subtrees(&self, page_root: u32, visits: &mut Vec<Visit>, listed: &mut Vec<Listed>) {
+        listed.clear();
         let mut separator = 0;
-        let mut stack = Vec::new();
-        self.visit_children(page_root, &mut stack);
-        while let Some(visit) = stack.pop() {
-            let (node, hash, prefix_bits) = match visit {
+        self.visit_children(page_root, visits);
+        while let Some(visit) = visits.pop() {
+            let place = match visit {
                 Visit::Separator(bit) => {
                     separator = bit;
                     continue;
                 }
-                Visit::Subtree { node, hash, prefix_bits } => (node, hash, prefix_bits),
+                Visit::Subtree(place) => place,
             };
+            let node = self.branches[place.branch].children[place.side];
             let leaf_count = self.count_of(node);
             let page = match node.view() {
                 Node::Branch(index) => self.branches[index].page,
                 Node::Page(index) => index,
                 _ => NO_PAGE,
             };
-            let kind = if page != NO_PAGE {
-                let StoredPage { id, height, .. } = self.pages[page];
-                EntryKind::Page { id, height }
-            } else if level(leaf_count) == 0 {
-                buckets.push(BucketEntry { entry: entries.len(), node, prefix_bits });
-                EntryKind::Bucket { prefix: Box::default() }
-            } else {
+            if page == NO_PAGE && level(leaf_count) > 0 {
                 let Node::Branch(index) = node.view() else {
                     unreachable!("an unloaded subtree is a page or a bucket");
                 };
-                self.visit_children(index, &mut stack);
+                self.visit_children(index, visits);
                 continue;
-            };
-            entries.push(Entry { separator, hash, leaf_count, kind });
+            }
+            listed.push(Listed { separator, place, node, leaf_count, page });
         }
-        self.go_down_to_keys(&mut buckets);
-        for BucketEntry { entry, node, prefix_bits } in buckets {
-            let prefix = bits::prefix(self.some_key(node), prefix_bits);
-            entries[entry].kind = EntryKind::Bucket { prefix };
-        }
-        entries
     }
 
     /// Replaces each bucket by a node below it that has a key of its own. All of them go down one
     /// step before any goes the next: a processor then waits for the memory of many branches at
     /// once. One after the other, these walks were most of what a flush of a large tree costs.
-    fn go_down_to_keys(&self, buckets: &mut [BucketEntry]) {
+    fn go_down_to_keys(&self, listed: &mut [Listed]) {
         let mut is_moving = true;
         while is_moving {
             is_moving = false;
-            for bucket in &mut *buckets {
+            for bucket in listed.iter_mut().filter(|entry| entry.page == NO_PAGE) {
                 if let Node::Branch(index) = bucket.node.view() {
                     bucket.node = self.towards_key(index);
                     is_moving = true;
                 }
             }
         }
+        self.fetch_keys(listed.iter().map(|bucket| bucket.node));
     }
 
     /// The child on the shorter way to a key, as far as it can be told from here.
@@ -189,17 +223,10 @@ impl StateTree {
         }
     }
 
-    fn visit_children(&self, index: u32, stack: &mut Vec<Visit>) {
-        let branch = &self.branches[index];
-        let prefix_bits = branch.bit + 1;
-        let subtree = |side: usize| Visit::Subtree {
-            node: branch.children[side],
-            hash: branch.hashes[side],
-            prefix_bits,
-        };
-        stack.push(subtree(1));
-        stack.push(Visit::Separator(branch.bit));
-        stack.push(subtree(0));
+    fn visit_children(&self, branch: u32, visits: &mut Vec<Visit>) {
+        visits.push(Visit::Subtree(Step { branch, side: 1 }));
+        visits.push(Visit::Separator(self.branches[branch].bit));
+        visits.push(Visit::Subtree(Step { branch, side: 0 }));
     }
 
     /// A byte string that has the bits which all keys of a bucket-sized subtree share.
@@ -215,20 +242,23 @@ impl StateTree {
         }
     }
 
-    /// Clears the marks of a bucket-sized subtree; pages that it once was the root of are no more.
-    fn settle_bucket(&mut self, index: u32) {
-        let mut stack = vec![index];
-        while let Some(index) = stack.pop() {
-            if !self.branches[index].unflushed {
+    /// Clears the marks of bucket-sized subtrees, breadth first as above; pages that they once were the roots of are
+    /// no more.
+    fn settle_buckets(&mut self, unsettled: &mut Vec<u32>) {
+        let mut next = 0;
+        while let Some(&index) = unsettled.get(next) {
+            next += 1;
+            let branch = &mut self.branches[index];
+            if !std::mem::take(&mut branch.unflushed) {
                 continue;
             }
-            self.branches[index].unflushed = false;
-            self.dissolve_page(index);
-            for node in self.branches[index].children {
+            for node in branch.children {
                 if let Node::Branch(child) = node.view() {
-                    stack.push(child);
+                    unsettled.push(child);
                 }
             }
+            self.dissolve_page(index);
         }
+        unsettled.clear();
     }
 }

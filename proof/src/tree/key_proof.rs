@@ -186,8 +186,8 @@ impl StateTree {
             return Err(ReadFault::corrupt("a state row contradicts its leaf"));
         }
         let steps = self.path.iter().map(|step| {
-            let branch = &self.branches[step.branch];
-            (branch.bit, branch.hashes[1 - step.side])
+            let bit = self.branches[step.branch].bit;
+            (bit, self.branches.hashes(step.branch)[1 - step.side])
         });
         Ok(KeyProof { path: steps.collect(), leaf_key, record })
     }

@@ -100,8 +100,8 @@ impl StateTree {
     fn steps(&self, side: Option<usize>) -> Vec<(u16, Digest)> {
         let steps = self.path.iter().filter(|step| side.is_none_or(|side| step.side == side));
         let steps = steps.map(|step| {
-            let branch = &self.branches[step.branch];
-            (branch.bit, branch.hashes[1 - step.side])
+            let bit = self.branches[step.branch].bit;
+            (bit, self.branches.hashes(step.branch)[1 - step.side])
         });
         steps.collect()
     }

@@ -32,8 +32,7 @@ impl From<EqualSeparators> for ReadFault {
 
 fn join(tree: &mut StateTree, bit: u16, left: Subtree, right: Subtree) -> Subtree {
     let leaf_count = left.leaf_count.saturating_add(right.leaf_count);
-    let index = tree.branches.insert(Branch {
-        hashes: [left.hash, right.hash],
+    let branch = Branch {
         children: [left.node, right.node],
         leaf_count,
         page: NO_PAGE,
@@ -41,7 +40,8 @@ fn join(tree: &mut StateTree, bit: u16, left: Subtree, right: Subtree) -> Subtre
         bit,
         stale: 0,
         unflushed: false,
-    });
+    };
+    let index = tree.branches.insert(branch, [left.hash, right.hash]);
     let hash = hash::branch(bit, &left.hash, &right.hash);
     Subtree { node: NodeId::branch(index), hash, leaf_count }
 }

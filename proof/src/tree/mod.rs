@@ -34,7 +34,7 @@ use ledger_types::Digest;
 use crate::hash;
 use crate::read_fault::ReadFault;
 use crate::record::RECORD_LEN;
-use arena::{Arena, Branch, Bucket, NO_PAGE, Node, NodeId, StoredPage};
+use arena::{Arena, Branches, Bucket, NO_PAGE, Node, NodeId, StoredPage};
 
 pub use key_proof::{KeyProof, Presence, ProofError};
 pub use list_check::{ListCheck, verify_list};
@@ -101,7 +101,7 @@ enum RowsAt {
 /// The state tree of one vault. After any [`ReadFault`] it is in no defined state and must be
 /// dropped.
 pub struct StateTree {
-    branches: Arena<Branch>,
+    branches: Branches,
     leaves: Arena<Box<[u8]>>,
     buckets: Arena<Bucket>,
     pages: Arena<StoredPage>,
@@ -124,7 +124,7 @@ impl StateTree {
     /// A tree without leaves and without stored pages.
     pub fn empty() -> StateTree {
         StateTree {
-            branches: Arena::default(),
+            branches: Branches::default(),
             leaves: Arena::default(),
             buckets: Arena::default(),
             pages: Arena::default(),
@@ -205,13 +205,17 @@ impl StateTree {
                 stack.push(child_index);
                 continue;
             }
-            let child_hash = branch_hash(child);
-            let branch = &mut self.branches[index];
-            branch.hashes[side] = child_hash;
-            branch.stale &= !(1 << side);
+            let child_hash = self.branch_hash(child_index);
+            self.branches.set_hash(index, side, child_hash);
+            self.branches[index].stale &= !(1 << side);
         }
-        self.root_hash = branch_hash(&self.branches[root]);
+        self.root_hash = self.branch_hash(root);
         self.root_stale = false;
+    }
+
+    fn branch_hash(&self, index: u32) -> Digest {
+        let [left, right] = self.branches.hashes(index);
+        hash::branch(self.branches[index].bit, left, right)
     }
 
     fn count_of(&self, node: NodeId) -> u64 {
@@ -231,7 +235,7 @@ impl StateTree {
             Some(step) => {
                 let branch = &self.branches[step.branch];
                 let stale = branch.stale >> step.side & 1 == 1;
-                (branch.children[step.side], branch.hashes[step.side], stale)
+                (branch.children[step.side], self.branches.hashes(step.branch)[step.side], stale)
             }
         }
     }
@@ -246,9 +250,9 @@ impl StateTree {
             Some(step) => {
                 let branch = &mut self.branches[step.branch];
                 branch.children[step.side] = node;
-                branch.hashes[step.side] = hash;
                 branch.stale &= !(1 << step.side);
                 branch.stale |= u8::from(stale) << step.side;
+                self.branches.set_hash(step.branch, step.side, hash);
             }
         }
     }
@@ -256,6 +260,16 @@ impl StateTree {
     /// The first bit that children at the end of the current path may still split on.
     fn slot_bits(&self) -> u16 {
         self.path.last().map_or(0, |step| self.branches[step.branch].bit + 1)
+    }
+
+    /// Has the processor read the keys of those of these nodes that are leaves, all at once, before they are needed
+    /// one by one.
+    fn fetch_keys(&self, nodes: impl Iterator<Item = NodeId>) {
+        let bytes = nodes.map(|node| match node.view() {
+            Node::Leaf(index) => self.leaves[index].last().copied().unwrap_or(0),
+            _ => 0,
+        });
+        std::hint::black_box(bytes.fold(0, u8::wrapping_add));
     }
 
     fn new_leaf(&mut self, key: Box<[u8]>) -> NodeId {
@@ -287,10 +301,6 @@ impl StateTree {
             self.dead_pages.push((page.id, page.height));
         }
     }
-}
-
-fn branch_hash(branch: &Branch) -> Digest {
-    hash::branch(branch.bit, &branch.hashes[0], &branch.hashes[1])
 }
 
 /// The page level of a subtree: the smallest `k` with `leaf_count <= 16 * 16^k`. Level 0 is a

@@ -6,6 +6,7 @@
 use ledger_types::Digest;
 use ledger_types::limits::STATE_KEY_BYTES_MAX;
 
+use super::arena::StoredPage;
 use super::assembly::Assembly;
 use super::{BUCKET_LEAVES, PAGE_BRANCHES_MAX, bits};
 use crate::encoding::{DecodeError, Reader, Writer};
@@ -126,36 +127,59 @@ pub(super) enum EntryKind {
     Page { id: u64, height: u64 },
 }
 
-/// Writes the entries of a page; prefixes of buckets are stored as what they add to the one before.
-pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
-    assert!((2..=PAGE_BRANCHES_MAX + 1).contains(&entries.len()), "a page has 1 to 256 branches");
-    let mut bytes = Vec::with_capacity(4 + entries.len() * 48);
-    let mut writer = Writer::new(&mut bytes);
-    writer.u8(VERSION);
-    writer.u16(entries.len() as u16);
-    let mut before: &[u8] = &[];
-    for entry in entries {
-        writer.u16(entry.separator);
-        match &entry.kind {
-            EntryKind::Page { id, height } => {
-                writer.u8(PAGE_TAG);
-                writer.digest(&entry.hash);
-                writer.u64(*id);
-                writer.u64(*height);
-                writer.u64(entry.leaf_count);
-            }
-            EntryKind::Bucket { prefix } => {
-                assert!((1..=BUCKET_LEAVES).contains(&entry.leaf_count), "a bucket is small");
-                writer.u8(entry.leaf_count as u8);
-                writer.digest(&entry.hash);
-                let shared = bits::shared_bytes(before, prefix);
-                writer.u16(shared as u16);
-                writer.bytes_u16(&prefix[shared..]);
-                before = prefix;
-            }
-        }
+/// Writes a page entry by entry; prefixes of buckets are stored as what they add to the one before.
+pub(super) struct PageEncoder<'a> {
+    bytes: Vec<u8>,
+    entries_left: usize,
+    /// The prefix of the bucket before, in memory that the next page uses again.
+    before: &'a mut Vec<u8>,
+}
+
+impl PageEncoder<'_> {
+    /// Begins a page of so many entries.
+    pub(super) fn new(entries: usize, before: &mut Vec<u8>) -> PageEncoder<'_> {
+        assert!((2..=PAGE_BRANCHES_MAX + 1).contains(&entries), "a page has 1 to 256 branches");
+        let mut bytes = Vec::with_capacity(4 + entries * 64);
+        let mut writer = Writer::new(&mut bytes);
+        writer.u8(VERSION);
+        writer.u16(entries as u16);
+        before.clear();
+        PageEncoder { bytes, entries_left: entries, before }
     }
-    bytes
+
+    /// Another stored page.
+    pub(super) fn page(&mut self, separator: u16, hash: &Digest, page: &StoredPage) {
+        let mut writer = self.entry(separator, PAGE_TAG, hash);
+        writer.u64(page.id);
+        writer.u64(page.height);
+        writer.u64(page.leaf_count);
+    }
+
+    /// Leaves to read from the rows with this bit prefix.
+    pub(super) fn bucket(&mut self, separator: u16, hash: &Digest, leaf_count: u64, prefix: &[u8]) {
+        assert!((1..=BUCKET_LEAVES).contains(&leaf_count), "a bucket is small");
+        let shared = bits::shared_bytes(self.before, prefix);
+        let mut writer = self.entry(separator, leaf_count as u8, hash);
+        writer.u16(shared as u16);
+        writer.bytes_u16(&prefix[shared..]);
+        self.before.truncate(shared);
+        self.before.extend_from_slice(&prefix[shared..]);
+    }
+
+    fn entry(&mut self, separator: u16, tag: u8, hash: &Digest) -> Writer<'_> {
+        self.entries_left = self.entries_left.checked_sub(1).expect("no more entries than said");
+        let mut writer = Writer::new(&mut self.bytes);
+        writer.u16(separator);
+        writer.u8(tag);
+        writer.digest(hash);
+        writer
+    }
+
+    /// The page's bytes.
+    pub(super) fn finish(self) -> Vec<u8> {
+        assert_eq!(self.entries_left, 0, "as many entries as said");
+        self.bytes
+    }
 }
 
 /// A stored page that another page, or an anchor, leads to.
