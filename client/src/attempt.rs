@@ -126,6 +126,15 @@ impl Failure {
         }
     }
 
+    /// True if the attempt's time was up, here or at the node: nothing else is known of it.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        match self {
+            Failure::TimedOut => true,
+            Failure::Refused(error) => error.reason == Reason::DeadlineExceeded,
+            Failure::NotConnected(_) | Failure::Broken(_) => false,
+        }
+    }
+
     /// What to do next, for a call with this effect.
     pub(crate) fn next(&self, effect: Effect) -> Next {
         if self.may_have_happened() && effect == Effect::WritesEachTime {

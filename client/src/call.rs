@@ -278,7 +278,7 @@ impl Client {
         let next = failure.next(kind.effect);
         let writes = kind.effect != Effect::Reads;
         progress.may_have_happened |= writes && failure.may_have_happened();
-        let timed_out = matches!(failure, Failure::TimedOut);
+        let timed_out = failure.is_out_of_time();
         let error = failure.into_error(node.address());
         if next == Next::GiveUp {
             return Err(progress.give_up(error));

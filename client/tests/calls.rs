@@ -297,6 +297,20 @@ async fn the_deadline_holds_and_tells_whether_the_write_may_have_happened() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_passes_tells_what_was_in_the_way_before() {
+    let (node, address) = start().await;
+    let client = connect(&[&address]).await.with_deadline(Duration::from_millis(200));
+    node.writes.answer(|attempt, _| match attempt {
+        0 | 1 => Err(refusal(Code::Unavailable, "NO_LEADER", &[], Some(1))),
+        _ => Err(refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", &[], None)),
+    });
+    let error = client.write(VAULT, set("key")).await.unwrap_err();
+    assert!(node.writes.count() > 2, "{} attempts", node.writes.count());
+    assert!(matches!(error, ClientError::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!(error.reason(), Some(&Reason::NoLeader), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_node_that_is_down_is_passed_over() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let down = listener.local_addr().unwrap().to_string();

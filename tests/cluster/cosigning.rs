@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ledger_client::{Client, ClientConfig, ClientError, TrustSource, VerifiedOptions};
+use ledger_client::{
+    Client, ClientConfig, ClientError, Reason as ClientReason, TrustSource, VerifiedOptions,
+};
 use ledger_proof::system_entity::{
     NodeEntity, SystemEntity as _, VaultEntity, node_key, vault_key,
 };
@@ -150,6 +152,7 @@ async fn a_cluster_founded_with_all_voters_needs_every_one_of_them() {
     // A client tries again until its deadline, and has no answer then.
     let error = proved(&reader, vault).await.unwrap_err();
     assert!(matches!(error, ClientError::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!(error.reason(), Some(&ClientReason::NotCosigned), "{error:?}");
     cluster.resume(2).await;
     assert_eq!(proved_in_time(&reader, vault).await, 3);
 }
