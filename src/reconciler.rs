@@ -198,7 +198,7 @@ async fn create_shards(context: &NodeContext) {
 /// take the first one yet.
 async fn create_vault(context: &NodeContext, entity: &VaultEntity) -> bool {
     let VaultEntity { vault, shard, owner_epoch, .. } = *entity;
-    let body = CreateVaultBlock.encode();
+    let body = CreateVaultBlock { retention_blocks: entity.retention_blocks }.encode();
     let kind = CommandKind::CreateVault as u8;
     let command = Command { kind, vault, owner_epoch, body: &body }.encode();
     match propose_anywhere(context, shard, command).await {

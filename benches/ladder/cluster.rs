@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     fn create_vault(&mut self, number: u64) {
-        let body = CreateVaultCommand.encode();
+        let body = CreateVaultCommand::default().encode();
         let command = envelope(CommandKind::CreateVault, number, OwnerEpoch(1), &body);
         let (done, answers) = bounded(1);
         loop {
@@ -287,7 +287,7 @@ fn collect_rows(batches: u64, per_batch: u64) -> Vec<Vec<RowWrite>> {
     for batch in 0..=batches {
         let mut builder = EntryBuilder::new(Incarnation(1), 1_700_000_000_000_000_000 + batch);
         if batch == 0 {
-            let body = CreateVaultCommand.encode();
+            let body = CreateVaultCommand::default().encode();
             builder.push(&envelope(CommandKind::CreateVault, 0, OwnerEpoch(1), &body));
         } else {
             for _ in 0..per_batch {

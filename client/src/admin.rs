@@ -1,6 +1,7 @@
 //! Namespaces and vaults. Making one is not repeated once it may have happened: a second request would
 //! make a second.
 
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use ledger_proof::BlockHeader;
@@ -148,15 +149,35 @@ impl Client {
         }
     }
 
-    /// Makes a vault and its genesis block. After an unknown outcome the namespace may have one vault
-    /// more than the caller knows of.
+    /// Makes a vault that keeps its past, and its genesis block. After an unknown outcome the namespace may have one
+    /// vault more than the caller knows of.
     pub async fn create_vault(
         &self,
         namespace: NamespaceId,
     ) -> Result<(VaultRef, BlockHeader), ClientError> {
+        self.make_vault(namespace, None).await
+    }
+
+    /// The same of a vault whose newest `blocks` blocks stay readable: nodes may forget what its state was before.
+    pub async fn create_vault_retaining(
+        &self,
+        namespace: NamespaceId,
+        blocks: NonZeroU64,
+    ) -> Result<(VaultRef, BlockHeader), ClientError> {
+        let mode = v1::BlockRetentionMode::Compacted.into();
+        let policy = v1::BlockRetentionPolicy { mode, retention_blocks: blocks.get() };
+        self.make_vault(namespace, Some(policy)).await
+    }
+
+    async fn make_vault(
+        &self,
+        namespace: NamespaceId,
+        retention_policy: Option<v1::BlockRetentionPolicy>,
+    ) -> Result<(VaultRef, BlockHeader), ClientError> {
         let begun = Instant::now();
         let (namespace_id, _) = wire_vault(VaultRef { namespace, vault: VaultId(0) })?;
-        let request = v1::CreateVaultRequest { namespace_id, ..v1::CreateVaultRequest::default() };
+        let rest = v1::CreateVaultRequest::default();
+        let request = v1::CreateVaultRequest { namespace_id, retention_policy, ..rest };
         let answer = self.call(method::CREATE_VAULT, CHANGES_DIRECTORY, &request).await?;
         let vault = answer.vault_id.ok_or(ClientError::Malformed("vault_id"))?;
         let vault = ids::vault(Some(vault)).map_err(|_| ClientError::Malformed("vault_id"))?;

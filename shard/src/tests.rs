@@ -190,7 +190,7 @@ fn config(mode: DriverMode, tick_ms: u64) -> DriverConfig {
 }
 
 fn create_vault(group: u64) -> Vec<u8> {
-    command(CommandKind::CreateVault, group, &CreateVaultCommand.encode())
+    command(CommandKind::CreateVault, group, &CreateVaultCommand::default().encode())
 }
 
 /// Sets entity `key`, recognised by `number` if it comes twice.

@@ -36,7 +36,7 @@ impl Setup {
             .collect();
         for group in 1..swarm.groups.len() as u64 {
             steps.extend((0..swarm.vaults_per_group).map(|vault| {
-                let body = CreateVaultCommand.encode();
+                let body = CreateVaultCommand::default().encode();
                 step(GroupId(group), VaultRef::new(group, vault), CommandKind::CreateVault, &body)
             }));
         }

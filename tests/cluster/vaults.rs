@@ -8,7 +8,9 @@ use ledger_proto::v1::ReadConsistency::{Eventual, Linearizable};
 use ledger_proto::v1::get_namespace_request::Lookup;
 use ledger_types::{NamespaceId, VaultId, VaultRef};
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
 use super::harness::{Cluster, Node, eventually, set, why, wire, write_request};
 
@@ -202,6 +204,76 @@ async fn vaults_are_told_as_listed(node: &Node, listed: &[v1::GetVaultResponse])
         assert_eq!((tip.height, tip.state_root), (one.height, one.state_root));
         let policy = one.retention_policy.expect("a policy is told");
         assert_eq!(policy.mode(), v1::BlockRetentionMode::Full);
+    }
+}
+
+/// The floor of the past that a refusal tells.
+fn floor_told(status: &Status) -> u64 {
+    assert_eq!(why(status), (Code::FailedPrecondition, "HEIGHT_UNAVAILABLE".to_owned()));
+    let facts = status.get_details_error_info().expect("it has details").metadata;
+    facts["floor"].parse().expect("a height")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_made_to_forget_does_so_on_every_replica_and_beside_one_that_keeps_all() {
+    const RETAINED: u64 = 20;
+    // A vault's tree is written after 256 blocks; only then is anything forgotten.
+    const BLOCKS: u64 = 600;
+    let cluster = Cluster::start(3).await;
+    let keeps = cluster.vaults("forgetful", 1).await[0];
+    let node = cluster.node(0);
+    let (namespace_id, _) = wire(keeps);
+    let mode = v1::BlockRetentionMode::Compacted.into();
+    let policy = v1::BlockRetentionPolicy { mode, retention_blocks: RETAINED };
+    let retention_policy = Some(policy);
+    let create = v1::CreateVaultRequest { namespace_id, retention_policy, ..Default::default() };
+    let vault_id = node.admin().create_vault(create).await.unwrap().into_inner().vault_id;
+    let id = vault_id.expect("it has an id").id as u64;
+    let forgets = VaultRef { vault: VaultId(id), ..keeps };
+    let told = v1::GetVaultRequest { namespace_id, vault_id };
+    let told = node.admin().get_vault(told).await.unwrap().into_inner();
+    assert_eq!(told.retention_policy, Some(policy));
+    for vault in [keeps, forgets] {
+        for number in 1..=BLOCKS {
+            let height = node.put(vault, "key", number.to_string().as_bytes()).await.unwrap();
+            assert_eq!(height, number, "each write is a block");
+        }
+    }
+    for (node, replica) in cluster.nodes().iter().zip(cluster.replicas()) {
+        let value_at = async |vault: VaultRef, at_height| {
+            let (namespace_id, vault_id) = wire(vault);
+            let key = "key".to_owned();
+            let request = v1::HistoricalReadRequest {
+                namespace_id,
+                vault_id,
+                key,
+                at_height,
+                ..Default::default()
+            };
+            // Its own rows, or nothing.
+            let mut request = Request::new(request);
+            request.metadata_mut().insert("ledger-forwarded", MetadataValue::from_static("1"));
+            let answer = node.reads().historical_read(request).await?.into_inner();
+            Ok::<_, Status>(answer.value)
+        };
+        let caught_up = async || match replica.tip(forgets).await {
+            Ok(tip) if tip.height == BLOCKS => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        eventually("a replica with all blocks", caught_up).await;
+        let floor = floor_told(&value_at(forgets, 1).await.unwrap_err());
+        assert!((200..=BLOCKS - RETAINED + 1).contains(&floor), "{floor}");
+        assert_eq!(floor_told(&value_at(forgets, floor - 1).await.unwrap_err()), floor);
+        for height in [floor, BLOCKS - RETAINED + 1, BLOCKS] {
+            let expected = height.to_string().into_bytes();
+            assert_eq!(value_at(forgets, height).await.unwrap(), Some(expected));
+        }
+        assert_eq!(value_at(keeps, 1).await.unwrap(), Some(b"1".to_vec()));
+        // Blocks stay, also those of heights that cannot be read any more.
+        let (namespace_id, vault_id) = wire(forgets);
+        let block = v1::GetBlockRequest { namespace_id, vault_id, height: 1 };
+        let block = node.reads().get_block(block).await.unwrap().into_inner().block;
+        assert_eq!(block.expect("it is kept").transactions.len(), 1);
     }
 }
 

@@ -55,8 +55,8 @@ pub struct ApplyConfig {
     pub session_retention_ns: u64,
     /// Idempotency keys that a vault remembers at most.
     pub session_rows_max: u64,
-    /// Heights below the tip that can still be read and proved; `None` keeps all. The directory's are always
-    /// kept. A node's own: it decides only what this node can answer.
+    /// Heights below the tip that can still be read and proved, of a vault that was not made to keep fewer; `None`
+    /// keeps all. The directory's are always kept. A node's own: it decides only what this node can answer.
     pub history_blocks: Option<u64>,
 }
 

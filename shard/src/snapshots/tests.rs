@@ -161,7 +161,7 @@ fn entry(index: u64, commands: &[Vec<u8>]) -> LogEntry {
 }
 
 fn create(vault: VaultRef) -> Vec<u8> {
-    command(CommandKind::CreateVault, vault, &CreateVaultCommand.encode())
+    command(CommandKind::CreateVault, vault, &CreateVaultCommand::default().encode())
 }
 
 fn command(kind: CommandKind, vault: VaultRef, body: &[u8]) -> Vec<u8> {

@@ -5,6 +5,7 @@
 pub(crate) mod bulk;
 mod workload;
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -524,6 +525,9 @@ pub(crate) enum VaultCommand {
         /// How many.
         #[arg(long, default_value_t = 1)]
         count: usize,
+        /// Keep only this many of their newest blocks readable; all without it. It cannot be changed later.
+        #[arg(long, value_name = "BLOCKS")]
+        retain: Option<NonZeroU64>,
     },
     /// List all vaults, or those of a namespace.
     List {

@@ -159,7 +159,7 @@ pub(super) fn vault() -> VaultRef {
 }
 
 async fn fill(shard: &ShardHandle) {
-    let created = command(CommandKind::CreateVault, &CreateVaultBlock.encode());
+    let created = command(CommandKind::CreateVault, &CreateVaultBlock::default().encode());
     let created = propose_here(shard, GROUP, created).await;
     assert!(matches!(created, Ok(CommandResult::VaultCreated { .. })), "{created:?}");
     for number in 1..=WRITES {

@@ -286,7 +286,13 @@ impl Seeds {
             .iter()
             .map(|name| (*name, CommandKind::Write, bytes_of(&stored, name)))
             .collect();
-        commands.push(("create vault", CommandKind::CreateVault, CreateVaultCommand.encode()));
+        commands.push((
+            "create vault",
+            CommandKind::CreateVault,
+            CreateVaultCommand::default().encode(),
+        ));
+        let retaining = CreateVaultCommand { retention_blocks: 1_000 };
+        commands.push(("create vault retaining", CommandKind::CreateVault, retaining.encode()));
         commands.push(("delete vault", CommandKind::DeleteVault, DeleteVaultCommand.encode()));
         commands.push(("purge vault", CommandKind::PurgeVault, PurgeVaultCommand.encode()));
         let notes = vectors(include_str!("../../../../proof/vectors/note.json"));

@@ -19,9 +19,9 @@ use crate::view::{Family, RowWrite, StateView};
 /// forgets at least as fast as it grows. Whatever one block or one flush left goes together and may be over it.
 const DELETES_MIN: u64 = 1024;
 
-/// Writes a vault's tree pages; then raises its floor to `history_blocks` below the tip as far as the rows that
-/// this frees can be deleted now. The floor never goes back. `view` is the store with every earlier round
-/// written; the vault's row must go into the same batch.
+/// Writes a vault's tree pages; then raises its floor to what its own rule and this node's `history_blocks` both
+/// let go, as far as the rows that this frees can be deleted now. The floor never goes back. `view` is the store
+/// with every earlier round written; the vault's row must go into the same batch.
 pub(super) fn flush(
     vault: VaultRef,
     state: &mut VaultState,
@@ -32,6 +32,7 @@ pub(super) fn flush(
     let budget = DELETES_MIN.max(state.keys_since_flush.saturating_mul(2));
     state.flush_tree(vault, rows);
     // The directory is small, and what trust was once put in stays provable.
+    let history_blocks = heights_below_tip(history_blocks, state.row.retention_blocks);
     let history_blocks = history_blocks.filter(|_| vault != VaultRef::SYSTEM);
     let Some(history_blocks) = history_blocks else { return Ok(()) };
     // What this round wrote cannot be found in the view yet and waits for the next flush.
@@ -41,6 +42,13 @@ pub(super) fn flush(
     state.row.history_floor = pruning.history(state.row.history_floor, target)?;
     pruning.left = budget;
     pruning.pages(&stored, state.row.history_floor)
+}
+
+/// How many heights below the tip stay readable: the fewer of what a node keeps of every vault and of what one was
+/// made to keep, whose number counts the tip itself. `None` keeps all.
+fn heights_below_tip(of_node: Option<u64>, retention_blocks: u64) -> Option<u64> {
+    let of_vault = retention_blocks.checked_sub(1);
+    of_node.into_iter().chain(of_vault).min()
 }
 
 struct Pruning<'a> {

@@ -51,7 +51,7 @@ struct PlannedCommand {
 
 enum Action {
     Write(PreparedWrite),
-    CreateVault,
+    CreateVault(CreateVaultCommand),
     DeleteVault,
     PurgeVault,
     System(Vec<u8>),
@@ -296,10 +296,7 @@ fn plan(
 fn action(kind: CommandKind, body: &[u8], round: &mut VaultRound) -> Result<Action, DecodeError> {
     Ok(match kind {
         CommandKind::Write => Action::Write(write::prepare(body, round)?),
-        CommandKind::CreateVault => {
-            CreateVaultCommand::decode(body)?;
-            Action::CreateVault
-        }
+        CommandKind::CreateVault => Action::CreateVault(CreateVaultCommand::decode(body)?),
         CommandKind::DeleteVault => {
             DeleteVaultCommand::decode(body)?;
             Action::DeleteVault
@@ -390,9 +387,10 @@ impl PartRun<'_> {
         let vault = round.vault();
         let is_directory = self.group == GroupId::SYSTEM && vault == VaultRef::SYSTEM;
         let is_legal = match command.action {
-            Action::Write(_) | Action::CreateVault | Action::DeleteVault | Action::PurgeVault => {
-                vault.namespace != VaultRef::SYSTEM.namespace
-            }
+            Action::Write(_)
+            | Action::CreateVault(_)
+            | Action::DeleteVault
+            | Action::PurgeVault => vault.namespace != VaultRef::SYSTEM.namespace,
             Action::System(_) => is_directory,
             Action::RecordCheckpoint(_) => {
                 vault.namespace != VaultRef::SYSTEM.namespace || is_directory
@@ -401,7 +399,7 @@ impl PartRun<'_> {
         if !is_legal {
             return Ok(Some(CommandResult::UnknownVault));
         }
-        let is_create = matches!(command.action, Action::CreateVault);
+        let is_create = matches!(command.action, Action::CreateVault(_));
         let Some(state) = round.state() else {
             let owned = self.view.get(Family::Vaults, &owned_row_key(self.group, vault))?;
             let Some(owned) = owned else {
@@ -444,13 +442,11 @@ impl PartRun<'_> {
             }
             Action::DeleteVault => Ok(delete_vault::apply(round, position.timestamp_ns)),
             Action::PurgeVault => Ok(purge_vault::apply(round)),
-            Action::CreateVault => {
+            Action::CreateVault(create) => {
                 if round.state().is_none() {
-                    create_vault(
-                        round,
-                        born(round.vault(), command.owner_epoch, position),
-                        output,
-                    )?;
+                    let (vault, owner_epoch) = (round.vault(), command.owner_epoch);
+                    let born = born(vault, owner_epoch, position, create.retention_blocks);
+                    create_vault(round, born, output)?;
                 }
                 let header = round.header(0, view)?.encode();
                 Ok(CommandResult::VaultCreated { header })

@@ -142,7 +142,12 @@ pub(crate) struct Born {
 }
 
 /// Makes a vault that begins at a log entry.
-pub(crate) fn born(vault: VaultRef, owner_epoch: OwnerEpoch, position: EntryPosition) -> Born {
+pub(crate) fn born(
+    vault: VaultRef,
+    owner_epoch: OwnerEpoch,
+    position: EntryPosition,
+    retention_blocks: u64,
+) -> Born {
     let descriptor =
         Descriptor { vault, log_epoch: 0, last_recovery_height: 0, old_note: Digest::ZERO };
     let value = descriptor.encode();
@@ -185,6 +190,7 @@ pub(crate) fn born(vault: VaultRef, owner_epoch: OwnerEpoch, position: EntryPosi
         log_epoch: 0,
         status: VaultStatus::Active,
         deleted_at_ns: 0,
+        retention_blocks,
     };
     let owned = RowWrite {
         family: Family::Vaults,
@@ -204,7 +210,7 @@ pub fn genesis_rows(
     owner_epoch: OwnerEpoch,
     position: EntryPosition,
 ) -> Vec<RowWrite> {
-    let born = born(vault, owner_epoch, position);
+    let born = born(vault, owner_epoch, position, 0);
     let put = |family, key, value| RowWrite { family, key, value: Some(value) };
     let (key, row) = born.descriptor;
     vec![

@@ -44,6 +44,7 @@ fn vault_row() -> VaultRow {
         log_epoch: 15,
         status: VaultStatus::ReadOnly,
         deleted_at_ns: 0,
+        retention_blocks: 0,
     }
 }
 
@@ -107,9 +108,16 @@ fn values_round_trip_and_refuse_damage() {
     // Directories have rows of vaults that were deleted before the time was kept.
     let timeless = VaultRow { deleted_at_ns: 0, ..deleted.clone() };
     strict(timeless.clone(), timeless.encode(), VaultRow::decode);
+    let retained = VaultRow { retention_blocks: 0x0304, ..vault_row() };
+    strict(retained.clone(), retained.encode(), VaultRow::decode);
+    let both = VaultRow { retention_blocks: 0x0304, ..deleted.clone() };
+    strict(both.clone(), both.encode(), VaultRow::decode);
+    strict(both.purged(), both.purged().encode(), VaultRow::decode);
     for wrong in [
         VaultRow { status: VaultStatus::Active, ..deleted.clone() }.encode(),
+        VaultRow { status: VaultStatus::Active, ..both }.encode(),
         [&[2][..], &timeless.encode()[1..], &[0; 8]].concat(),
+        [&[3][..], &timeless.encode()[1..], &[0; 16]].concat(),
     ] {
         assert!(VaultRow::decode(&wrong).is_err());
     }

@@ -9,12 +9,15 @@ use ledger_proof::TreeAnchor;
 use ledger_proof::encoding::{DecodeError, Reader, Writer};
 use ledger_types::{Digest, GroupId, Incarnation, NodeId, OwnerEpoch, VaultRef};
 
+use crate::command::create_vault::retention_blocks;
 use crate::effects::{ConfState, Replica};
 
-/// Version of every value in the family, but of a vault row with the time of its vault's end.
+/// Version of every value in the family, but of a vault row with more at its end.
 const VERSION: u8 = 1;
 /// Version of a vault row that ends with the time of its vault's end.
 const VERSION_ENDED: u8 = 2;
+/// Version of a vault row that ends with the blocks that stay readable and the time of its vault's end, or 0.
+const VERSION_RETAINED: u8 = 3;
 /// Tag of group rows.
 const TAG_GROUP: u8 = 0;
 /// Tag of vault rows.
@@ -157,6 +160,8 @@ pub struct VaultRow {
     /// When the owner's log ended the vault, Unix nanoseconds. 0 of a vault that is not deleted, or that a build
     /// ended which did not keep the time: nothing says how old that end is.
     pub deleted_at_ns: u64,
+    /// How many of the vault's newest blocks stay readable, as it was made; 0 keeps them all.
+    pub retention_blocks: u64,
 }
 
 impl VaultRow {
@@ -179,7 +184,11 @@ impl VaultRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
         let mut writer = Writer::new(&mut out);
-        writer.u8(if self.deleted_at_ns == 0 { VERSION } else { VERSION_ENDED });
+        writer.u8(match (self.retention_blocks, self.deleted_at_ns) {
+            (0, 0) => VERSION,
+            (0, _) => VERSION_ENDED,
+            _ => VERSION_RETAINED,
+        });
         writer.u64(self.owner.0);
         writer.u64(self.owner_epoch.0);
         writer.u64(self.applied_index);
@@ -197,7 +206,10 @@ impl VaultRow {
         writer.u64(self.session_rows);
         writer.u64(self.log_epoch);
         writer.u8(self.status as u8);
-        if self.deleted_at_ns > 0 {
+        if self.retention_blocks > 0 {
+            writer.u64(self.retention_blocks);
+        }
+        if self.retention_blocks > 0 || self.deleted_at_ns > 0 {
             writer.u64(self.deleted_at_ns);
         }
         out
@@ -208,9 +220,8 @@ impl VaultRow {
     pub fn decode(value: &[u8]) -> Result<VaultRow, DecodeError> {
         let mut reader = Reader::new(value);
         let field = "vault row version";
-        let has_end = match reader.u8(field)? {
-            VERSION => false,
-            VERSION_ENDED => true,
+        let version = match reader.u8(field)? {
+            known @ (VERSION | VERSION_ENDED | VERSION_RETAINED) => known,
             value => return Err(DecodeError::UnknownValue { field, value: value.into() }),
         };
         let mut row = VaultRow {
@@ -232,10 +243,16 @@ impl VaultRow {
             log_epoch: reader.u64("log epoch")?,
             status: status(reader.u8("vault status")?)?,
             deleted_at_ns: 0,
+            retention_blocks: 0,
         };
-        if has_end {
+        if version == VERSION_RETAINED {
+            row.retention_blocks = retention_blocks(&mut reader)?;
+        }
+        if version != VERSION {
             row.deleted_at_ns = reader.u64("deletion time")?;
-            if row.deleted_at_ns == 0 || !row.status.is_deleted() {
+            let is_needed = version == VERSION_ENDED;
+            let is_ended = row.deleted_at_ns > 0;
+            if is_needed && !is_ended || is_ended && !row.status.is_deleted() {
                 let rule = "is that of a deleted vault";
                 return Err(DecodeError::Invalid { field: "deletion time", rule });
             }

@@ -98,7 +98,7 @@ fn a_vault_that_is_newer_here_stays_as_it_is() {
             kind: CommandKind::CreateVault as u8,
             vault: VAULTS[0],
             owner_epoch: OwnerEpoch(epoch),
-            body: &CreateVaultCommand.encode(),
+            body: &CreateVaultCommand::default().encode(),
         };
         node.apply(OTHER, &[entry(6, &[create.encode()])]);
         let before = vault_rows_of(&node.store, VAULTS[0]);

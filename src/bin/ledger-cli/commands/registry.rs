@@ -48,10 +48,13 @@ pub(crate) async fn namespace(command: &NamespaceCommand, global: &Global) -> Re
 pub(crate) async fn vault(command: &VaultCommand, global: &Global) -> Result<(), Failure> {
     let client = session::connect(global).await?;
     match command {
-        VaultCommand::Create { namespace, count } => {
+        VaultCommand::Create { namespace, count, retain } => {
             let namespace = session::namespace(&client, namespace).await?;
             for _ in 0..*count {
-                let (vault, genesis) = client.create_vault(namespace).await?;
+                let (vault, genesis) = match retain {
+                    Some(blocks) => client.create_vault_retaining(namespace, *blocks).await?,
+                    None => client.create_vault(namespace).await?,
+                };
                 let hash = genesis.block_hash();
                 let json = json!({
                     "vault": vault.to_string(), "genesis": hash.to_string(), "shard": genesis.shard,

@@ -54,8 +54,15 @@ impl Machine {
     }
 
     pub(crate) fn with(config: ApplyConfig) -> Machine {
+        Machine::keeping(config, 0)
+    }
+
+    /// A group with one vault that was made to keep its newest blocks readable; 0 keeps all.
+    pub(crate) fn keeping(config: ApplyConfig, retention_blocks: u64) -> Machine {
         let mut machine = Machine::empty(config);
-        let created = machine.commands(&[create_vault(vault())]);
+        let body = CreateVaultCommand { retention_blocks }.encode();
+        let create = command_at(vault(), EPOCH, CommandKind::CreateVault, &body);
+        let created = machine.commands(&[create]);
         assert!(matches!(created[..], [CommandResult::VaultCreated { .. }]), "{created:?}");
         machine
     }
@@ -213,7 +220,7 @@ pub(crate) fn command(vault: VaultRef, write: &WriteCommand) -> Vec<u8> {
 }
 
 pub(crate) fn create_vault(vault: VaultRef) -> Vec<u8> {
-    command_at(vault, EPOCH, CommandKind::CreateVault, &CreateVaultCommand.encode())
+    command_at(vault, EPOCH, CommandKind::CreateVault, &CreateVaultCommand::default().encode())
 }
 
 pub(crate) fn command_at(

@@ -43,7 +43,10 @@ struct Lived {
 
 impl Lived {
     fn new(config: ApplyConfig, seed: u64) -> Lived {
-        let machine = Machine::with(config);
+        Lived::in_machine(Machine::with(config), seed)
+    }
+
+    fn in_machine(machine: Machine, seed: u64) -> Lived {
         let states = vec![latest(&machine.rows)];
         Lived { machine, states, dice: Dice(seed | 1) }
     }
@@ -405,6 +408,40 @@ proptest! {
         let anchors = check_tree_rows(&pruned.machine);
         prop_assert!(anchors[0] <= floor || anchors[0] == flush_blocks);
         prop_assert!(anchors.get(1).is_none_or(|next| *next > floor), "{anchors:?} {floor}");
+    }
+
+    #[test]
+    fn a_vault_forgets_what_it_or_its_node_does_not_keep(
+        seed in any::<u64>(),
+        flush_blocks in 1..4u64,
+        kept in 1..12u64,
+        more in 0..4u64,
+    ) {
+        let lived = |of_node, of_vault| {
+            let machine = Machine::keeping(config(flush_blocks, 1 << 20, of_node), of_vault);
+            let mut lived = Lived::in_machine(machine, seed);
+            lived.blocks(8);
+            // The rule is in the vault's row, and so outlives the process.
+            lived.machine.restart();
+            lived.blocks(12);
+            lived
+        };
+        // `kept` newest blocks are the tip and `kept - 1` heights below it.
+        let by_node = lived(Some(kept - 1), 0);
+        prop_assert!(by_node.floor() > 0);
+        for (of_node, of_vault) in [(None, kept), (Some(kept - 1 + more), kept), (Some(kept - 1), kept + more)] {
+            let mut same = lived(of_node, of_vault);
+            prop_assert_eq!(same.floor(), by_node.floor());
+            for family in [Family::History, Family::Tree, Family::Latest] {
+                let rows = |lived: &Lived| -> Vec<_> {
+                    let rows = lived.machine.rows.family(family);
+                    rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+                };
+                prop_assert_eq!(rows(&same), rows(&by_node));
+            }
+            prop_assert_eq!(same.machine.vault_row(vault()).retention_blocks, of_vault);
+            same.check_all();
+        }
     }
 }
 

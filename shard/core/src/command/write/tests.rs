@@ -106,7 +106,7 @@ fn commands_and_entries_are_the_golden_bytes() {
         Command { kind: kind as u8, vault, owner_epoch, body }.encode()
     };
     let plain = write(Dedup::None).encode();
-    let create = CreateVaultCommand.encode();
+    let create = CreateVaultCommand::default().encode();
     let mut entry = EntryBuilder::new(Incarnation(0x0607), 0x0809);
     entry.push(&envelope(CommandKind::Write, &plain));
     entry.push(&envelope(CommandKind::CreateVault, &create));
