@@ -283,3 +283,51 @@ fn reflection_shows_the_public_package_only() {
     let public = ["google.protobuf", "ledger.v1"].map(str::to_owned);
     assert_eq!(packages, BTreeSet::from(public));
 }
+
+/// Every method, field and value of the package, a line each.
+fn lines() -> BTreeSet<String> {
+    let Package { messages, enums, services } = package();
+    let mut lines = BTreeSet::new();
+    for (name, service) in services {
+        for method in service.method {
+            let side = |is_stream, name| {
+                format!("{}{}", if is_stream { "stream " } else { "" }, short_name(name))
+            };
+            let input = side(method.client_streaming(), method.input_type());
+            let output = side(method.server_streaming(), method.output_type());
+            lines.insert(format!("rpc {name}.{} {input} -> {output}", method.name()));
+        }
+    }
+    for (name, message) in messages {
+        lines.insert(format!("message {name}"));
+        for (field, (number, kind)) in fields_of(&message) {
+            lines.insert(format!("field {name}.{field} {number} {kind}"));
+        }
+    }
+    for (name, values) in enums {
+        for value in values.value {
+            lines.insert(format!("value {name}.{} {}", value.name(), value.number()));
+        }
+    }
+    lines
+}
+
+/// What a client of any earlier build was compiled with still means the same: nothing in `facts/promised.txt` may
+/// change or go. What is new is added to the file with `UPDATE_PROMISED=1`, which takes nothing out.
+#[test]
+fn nothing_that_was_ever_promised_is_gone_or_means_something_else() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/facts/promised.txt");
+    let text = std::fs::read_to_string(path).expect("the promises can be read");
+    let promised: BTreeSet<String> = text.lines().map(str::to_owned).collect();
+    let current = lines();
+    let broken: Vec<_> = promised.difference(&current).collect();
+    assert!(broken.is_empty(), "promised before and broken now: {broken:#?}");
+    if std::env::var_os("UPDATE_PROMISED").is_some() {
+        let all: Vec<_> = current.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(path, all.concat()).expect("the promises can be written");
+        return;
+    }
+    let new: Vec<_> = current.difference(&promised).collect();
+    assert!(new.is_empty(), "UPDATE_PROMISED=1 makes these promises: {new:#?}");
+    assert!(promised.len() >= 837, "{} promises: some were taken out", promised.len());
+}

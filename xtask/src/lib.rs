@@ -5,6 +5,7 @@
 //! input and see it fire. Only `tidy` and the loaders it calls touch the disk. Nothing here may be
 //! linked into the product.
 
+pub mod api_doc;
 pub mod api_reference;
 pub mod chaos;
 pub mod code;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::{self, Setting};
 use crate::{
-    Error, Finding, TextFile, api_reference, deploy, documents, lockfile, settings_doc, sources,
-    workspace,
+    Error, Finding, TextFile, api_doc, api_reference, deploy, documents, lockfile, settings_doc,
+    sources, workspace,
 };
 
 /// The manifests that are compared with the node.
@@ -72,13 +72,15 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
-/// The page of the public API is what the files of the protocol say.
+/// The pages of the public API are what the files of the protocol say.
 pub fn api_reference_findings(root: &Path) -> Result<Vec<Finding>, Error> {
     let files = api_reference::compile(root)?;
-    Ok(match read(root, api_reference::PAGE) {
+    let mut findings = match read(root, api_reference::PAGE) {
         Ok(page) => api_reference::check(&page, &files),
         Err(error) => vec![Finding::new(api_reference::PAGE, error.to_string())],
-    })
+    };
+    findings.extend(api_doc::check(&read(root, api_doc::PAGE)?, &files));
+    Ok(findings)
 }
 
 /// Writes the page of the public API anew.

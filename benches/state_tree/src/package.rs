@@ -3,15 +3,21 @@
 //!
 //! Owns the chain, which is nowhere but in memory. Must never count a package that its check refuses.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
 use ledger_proof::block_log::{consistency_path, inclusion_path};
 use ledger_proof::trust::BundleVoter;
 use ledger_proof::{
-    BlockHeader, BlockProof, Checkpoint, Consistency, EntryPosition, Frontier, KnownCheckpoint,
-    LogNodes, NodeKey, Origin, ReadAt, ReadFault, ReadItem, ReadRequest, Record, SignedNote,
-    StateTree, Threshold, TimeRule, Trust, TrustBundle, VerifiedRead, VerifiedValue, hash, tx_tree,
+    BlockHeader, BlockProof, CheckedNotes, Checkpoint, Consistency, Cosignature, EntryPosition,
+    Frontier, KnownCheckpoint, LogNodes, NodeKey, Origin, ReadAt, ReadFault, ReadItem, ReadRequest,
+    Record, SignedNote, StateTree, Threshold, TimeRule, Trust, TrustBundle, VerifiedRead,
+    VerifiedValue, hash, tx_tree,
 };
 use ledger_types::{Digest, NodeId, StateKey, VaultRef};
 
+use crate::cost::{timed, us_each};
 use crate::rows::Rows;
 use crate::table::say;
 use crate::workload::{Draw, key};
@@ -190,7 +196,18 @@ impl Chain {
     /// Sizes of an answer, after a client that knows nothing but the bundle has checked its bytes.
     pub(crate) fn checked(&self, number: u64, knows: Knows, read: &VerifiedRead) -> Sizes {
         let bytes = read.encode();
-        let decoded = VerifiedRead::decode(&bytes).expect("an answer decodes");
+        self.check(number, knows, &bytes, None);
+        sizes(read, bytes.len())
+    }
+
+    /// Reads and checks the bytes of an answer like a client does. Returns the CPU time of that.
+    fn check(
+        &self,
+        number: u64,
+        knows: Knows,
+        bytes: &[u8],
+        memory: Option<&dyn CheckedNotes>,
+    ) -> Duration {
         let key = StateKey::from_bytes(&key(number)).expect("the workload's keys are legal");
         let known = match knows {
             Knows::Nothing => None,
@@ -200,19 +217,19 @@ impl Chain {
             }
         };
         let voters = [self.bundle.system_voters()];
-        let trust = Trust {
-            bundle: &self.bundle,
-            voters: &voters,
-            times: TimeRule::Now(NOW),
-            memory: None,
-        };
+        let trust =
+            Trust { bundle: &self.bundle, voters: &voters, times: TimeRule::Now(NOW), memory };
         let at = ReadAt::Latest { min_height: 0 };
         let request = ReadRequest { origin: &origin(), at, keys: &[key] };
-        let answer = decoded.verify(&request, &trust, known.as_ref()).expect("an answer holds");
+        let mut spent = Duration::ZERO;
+        let answer = timed(&mut spent, || {
+            let read = VerifiedRead::decode(bytes).expect("an answer decodes");
+            read.verify(&request, &trust, known.as_ref()).expect("an answer holds")
+        });
         let is_there = (1..self.blocks()).contains(&number);
         let is_present = matches!(answer.values[0], VerifiedValue::Present { .. });
         assert_eq!(is_present, is_there, "key {number}");
-        sizes(read, bytes.len())
+        spent
     }
 }
 
@@ -309,6 +326,51 @@ pub(crate) fn measure(blocks: u64) {
             format!("{median}, {largest}")
         };
         say(&format!("| {name} | {} | {} | {} |", cell(&present), cell(&absent), cell(&grown)));
+    }
+    say("\n| reading and checking a package | CPU us, median | largest |");
+    say("| --- | --- | --- |");
+    let notes = Notes::default();
+    for (name, knows, memory) in [
+        ("first read: a note that was never seen", Knows::Nothing, None),
+        ("the same with a path of growth", Knows::Size(blocks / 2), None),
+        ("a note that was checked before", Knows::Nothing, Some(&notes as &dyn CheckedNotes)),
+    ] {
+        let (median, largest) = check_times(&mut chain, majority, knows, memory);
+        say(&format!("| {name} | {median:.1} | {largest:.1} |"));
+    }
+}
+
+/// Median and largest CPU time of checking packages of present keys, in microseconds.
+fn check_times(
+    chain: &mut Chain,
+    cosigners: usize,
+    knows: Knows,
+    memory: Option<&dyn CheckedNotes>,
+) -> (f64, f64) {
+    let mut draw = Draw::new(chain.blocks() - 1);
+    let mut times = Vec::new();
+    for _ in 0..=SAMPLES {
+        let number = 1 + draw.one();
+        let bytes = chain.package(number, knows, cosigners).encode();
+        times.push(chain.check(number, knows, &bytes, memory));
+    }
+    // The first one fills the memory, if there is one.
+    times.remove(0);
+    times.sort_unstable();
+    (us_each(times[times.len() / 2], 1), us_each(times[times.len() - 1], 1))
+}
+
+/// The notes that a client has checked.
+#[derive(Default)]
+struct Notes(Mutex<BTreeMap<Digest, Vec<Cosignature>>>);
+
+impl CheckedNotes for Notes {
+    fn recall(&self, question: &Digest) -> Option<Vec<Cosignature>> {
+        self.0.lock().expect("nothing panics with it").get(question).cloned()
+    }
+
+    fn keep(&self, question: Digest, valid: &[Cosignature]) {
+        self.0.lock().expect("nothing panics with it").insert(question, valid.to_vec());
     }
 }
 
