@@ -100,6 +100,8 @@ fn what_was_mended_stays_mended() {
         // The judge's own mistake: acknowledgements that left after their term had ended were called false.
         include_str!("../replays/late_acknowledgement_of_an_ended_term.jsonl"),
         include_str!("../replays/acknowledgement_of_entries_that_one_sync_replaced.jsonl"),
+        // A leader's log that went past its cap for a second, when the quorum came back and all of it was applied at once.
+        include_str!("../replays/burst_when_a_quorum_returns.jsonl"),
     ] {
         let (options, actions) = replay::read(text).expect("it was written by a run");
         let outcome = run(&options, Some(&actions));

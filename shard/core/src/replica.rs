@@ -38,6 +38,7 @@ use storage::{
     LogStorage, from_raft_conf_state, from_raft_entry, is_accepted, is_well_formed, raft_config,
     to_raft_conf_state,
 };
+use truncation::LogLook;
 
 /// Entries that one fetch from disk brings at most.
 const FETCH_BYTES_MAX: u64 = 1 << 20;
@@ -98,8 +99,8 @@ pub(crate) struct RaftReplica {
     ticks_since_truncation: u32,
     /// The time to look at the log has come since it was last looked at.
     is_log_look_due: bool,
-    /// The log's last index and bytes when it was last looked at for truncation.
-    looked_at: (u64, u64),
+    /// The log when it was last looked at for truncation.
+    log_look: LogLook,
     /// Something of the status changed that `reported` does not hold.
     is_status_due: bool,
     reported: (Role, u64, Option<NodeId>),
@@ -169,7 +170,7 @@ impl RaftReplica {
             heard_commit: 0,
             ticks_since_truncation: 0,
             is_log_look_due: false,
-            looked_at: (boot.applied, 0),
+            log_look: LogLook::at_start(boot.applied),
             is_status_due: false,
             reported: (Role::Follower, 0, None),
         };

@@ -23,6 +23,21 @@ const HARD_CAP_FACTOR: u64 = 4;
 /// Ticks after which even a single entry goes.
 const AGE_TICKS: u32 = 600;
 
+/// What a log was when it was last looked at.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct LogLook {
+    last_index: u64,
+    applied: u64,
+    bytes: u64,
+}
+
+impl LogLook {
+    /// Of a replica that starts with this much applied: all of its log is to be looked at.
+    pub(super) fn at_start(applied: u64) -> LogLook {
+        LogLook { last_index: applied, applied, bytes: 0 }
+    }
+}
+
 impl RaftReplica {
     /// One tick of the log's age. True if it should be looked at.
     pub(super) fn tick_log(&mut self) -> bool {
@@ -47,7 +62,8 @@ impl RaftReplica {
             return;
         }
         self.is_log_look_due = false;
-        self.looked_at = (self.raw.raft.raft_log.last_index(), bytes);
+        let last_index = self.raw.raft.raft_log.last_index();
+        self.log_look = LogLook { last_index, applied: self.applied, bytes };
         let over_cap = self.over_cap(1).min(self.raw.store().offers.borrow().lowest_floor());
         let over_hard_cap = self.over_cap(HARD_CAP_FACTOR);
         let wanted = self.unneeded().max(over_cap).max(over_hard_cap).min(self.applied);
@@ -64,18 +80,20 @@ impl RaftReplica {
         let (group, incarnation, first) = (self.group, self.incarnation, begins + 1);
         effects.truncations.push(TruncateLog { group, incarnation, first, index, term });
         // The log grows from here on, and is looked at again in the next turn if more of it has to go.
-        self.looked_at.1 = self.raw.store().cache.log_bytes();
+        self.log_look.bytes = self.raw.store().cache.log_bytes();
         match index == wanted {
             true => self.ticks_since_truncation = 0,
             false => self.is_log_look_due = true,
         }
     }
 
-    /// Grown enough since the last look to look again before the next tick.
+    /// Grown enough since the last look to look again before the next tick, or so much more applied: what a leader
+    /// took in without a quorum can only go once the quorum is back, and it comes all at once.
     fn has_log_grown(&self) -> bool {
         let (entries, bytes) = self.truncation_batch();
-        let (last, bytes_then) = self.looked_at;
-        self.raw.raft.raft_log.last_index() >= last + entries / 4
+        let LogLook { last_index, applied, bytes: bytes_then } = self.log_look;
+        self.raw.raft.raft_log.last_index() >= last_index + entries / 4
+            || self.applied >= applied + entries / 4
             || self.raw.store().cache.log_bytes() >= bytes_then + bytes / 4
     }
 
