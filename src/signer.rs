@@ -137,7 +137,11 @@ impl Signer {
             Decision::Sign => {}
             Decision::SignAfterRecording => {
                 let next = SignedRecord::of(&checkpoint);
+                #[cfg(feature = "failpoints")]
+                fail::fail_point!("signer::record");
                 self.make_durable(&next).await?;
+                #[cfg(feature = "failpoints")]
+                fail::fail_point!("signer::recorded");
                 *record = Some(Some(next));
             }
             Decision::Wait => {

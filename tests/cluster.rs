@@ -42,6 +42,8 @@ mod cluster {
     mod recovery_disks;
     mod resources;
     mod services;
+    #[cfg(feature = "failpoints")]
+    mod signing_crashes;
     mod store;
     mod vaults;
     mod watching;
