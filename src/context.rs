@@ -28,6 +28,7 @@ use crate::quarantine::Quarantine;
 use crate::signed_history::Changes;
 use crate::signer::Signer;
 use crate::snapshots::{Fetcher, SnapshotServer};
+use crate::vault_snapshots::VaultSnapshots;
 
 /// Who this node is. Fixed once it belongs to a cluster.
 #[derive(Clone, Debug)]
@@ -92,6 +93,8 @@ pub struct NodeContext {
     pub snapshots: Arc<SnapshotServer>,
     /// Brings snapshots here.
     pub fetcher: Arc<Fetcher>,
+    /// Files of single vaults that were asked for.
+    pub vault_snapshots: Arc<VaultSnapshots>,
 }
 
 /// Lazily connected channels by address, each used by all requests to that node.

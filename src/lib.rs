@@ -29,3 +29,4 @@ pub mod signer;
 pub mod snapshots;
 #[cfg(feature = "failpoints")]
 pub mod test_hooks;
+pub mod vault_snapshots;

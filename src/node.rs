@@ -42,6 +42,7 @@ use crate::purge::PurgeBook;
 use crate::quarantine::{Quarantine, QuarantineError};
 use crate::signer::Signer;
 use crate::snapshots::{Asking, FetchLimits, Fetcher, ServeLimits, SnapshotServer};
+use crate::vault_snapshots::VaultSnapshots;
 use crate::{clock_guard, expiry, http, leadership, purge, reconciler, signed_history};
 
 /// Time that moving leaders away may take before a stop goes on.
@@ -293,6 +294,7 @@ fn start(
         purges: PurgeBook::default(),
         snapshots,
         fetcher,
+        vault_snapshots: Arc::new(VaultSnapshots::open(&config.data_dir)),
     });
     let addresses = known_addresses(&established.genesis, peers)?;
     let mut tasks = vec![tokio::spawn(follow(directory, source, addresses))];

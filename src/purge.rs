@@ -1,7 +1,8 @@
 //! Removal of what is stored of deleted vaults, once they have been deleted for as long as the setting says.
 //!
 //! Owns when a purge is proposed; the leader of the vault's group does it, and every replica removes the same rows at
-//! the same place of the log. Afterwards each node gives the room on its disk back. Must never remove a row itself, nor
+//! the same place of the log. Afterwards each node gives the room on its disk back and removes its snapshots of the
+//! vault. Must never remove a row itself, nor
 //! go by the directory: only a vault whose own group has ended it is purged, and from then on its time counts.
 
 use std::collections::BTreeSet;
@@ -117,8 +118,13 @@ pub async fn run(context: Arc<NodeContext>, store: Arc<Store>) {
         tokio::time::sleep(rest).await;
         let began = Instant::now();
         let (reader, groups) = (context.reader.clone(), groups(&context));
+        let snapshots = context.vault_snapshots.clone();
         let rule = Rule { retention, now_ns: wall_clock_ns(), groups, reclaimed };
-        let looking = tokio::task::spawn_blocking(move || (look(&reader, &rule), rule.reclaimed));
+        let looking = tokio::task::spawn_blocking(move || {
+            // By what is stored here, not by what this look finds: also what an earlier one could not remove goes.
+            snapshots.remove_purged(&reader);
+            (look(&reader, &rule), rule.reclaimed)
+        });
         let (found, known) = looking.await.expect("looking does not panic");
         reclaimed = known;
         let found = match found {

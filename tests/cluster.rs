@@ -45,6 +45,7 @@ mod cluster {
     #[cfg(feature = "failpoints")]
     mod signing_crashes;
     mod store;
+    mod vault_snapshots;
     mod vaults;
     mod watching;
     mod write_streams;

@@ -70,6 +70,8 @@ pub(crate) enum Charge {
 pub(crate) struct Progress {
     started: Instant,
     deadline: Instant,
+    /// Longest time for an attempt.
+    attempt_max: Duration,
     kind: CallKind,
     backoff: Backoff,
     hints_followed: u32,
@@ -104,16 +106,43 @@ impl Client {
     where
         R: Message + Default + 'static,
     {
-        let mut progress = self.begin(kind);
+        self.attempts_of(self.begin(kind), method, request).await
+    }
+
+    /// Makes a call whose single attempt may take all of the client's deadline, since the work that it asks for may.
+    pub(crate) async fn call_long<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        kind: CallKind,
+        request: &Q,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        let progress = Progress { attempt_max: self.deadline, ..self.begin(kind) };
+        let request = request.encode_to_vec().into();
+        Ok(self.attempts_of(progress, method, request).await?.answer)
+    }
+
+    async fn attempts_of<Q, R>(
+        &self,
+        mut progress: Progress,
+        method: Method<Q, R>,
+        request: Bytes,
+    ) -> Result<Answered<R>, ClientError>
+    where
+        R: Message + Default + 'static,
+    {
         loop {
             let node = self.choose(&mut progress);
-            let limit = progress.attempt_limit(self)?;
+            let limit = progress.attempt_limit()?;
             let attempt = send(node.channel(), method.path(), request.clone(), limit, false);
             let failure = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(response)) => {
                     self.inner.nodes.answered(&node);
                     let (group, leader) = leader_told(response.metadata());
-                    self.inner.leaders.learn(kind.route, group, leader);
+                    self.inner.leaders.learn(progress.kind.route, group, leader);
                     let earlier_may_happen = progress.may_have_happened;
                     return Ok(Answered { answer: response.into_inner(), earlier_may_happen });
                 }
@@ -149,7 +178,8 @@ impl Client {
         Q: Message,
         R: Message + Default + 'static,
     {
-        self.call_one(method, address, request, false).await
+        let limit = self.inner.config.attempt_timeout.min(self.deadline);
+        self.call_one(method, address, request, (limit, false)).await
     }
 
     /// Makes a call that the node at `address` answers from its own rows or refuses, once.
@@ -163,7 +193,22 @@ impl Client {
         Q: Message,
         R: Message + Default + 'static,
     {
-        self.call_one(method, address, request, true).await
+        let limit = self.inner.config.attempt_timeout.min(self.deadline);
+        self.call_one(method, address, request, (limit, true)).await
+    }
+
+    /// [`Client::call_replica`] for work that may take all of the client's deadline: no other node is asked instead.
+    pub(crate) async fn call_replica_long<Q, R>(
+        &self,
+        method: Method<Q, R>,
+        address: &str,
+        request: &Q,
+    ) -> Result<R, ClientError>
+    where
+        Q: Message,
+        R: Message + Default + 'static,
+    {
+        self.call_one(method, address, request, (self.deadline, true)).await
     }
 
     async fn call_one<Q, R>(
@@ -171,7 +216,7 @@ impl Client {
         method: Method<Q, R>,
         address: &str,
         request: &Q,
-        stays_there: bool,
+        (limit, stays_there): (Duration, bool),
     ) -> Result<R, ClientError>
     where
         Q: Message,
@@ -179,7 +224,6 @@ impl Client {
     {
         let node = self.inner.nodes.get_or_add(address);
         let node = node.ok_or_else(|| ClientError::Config(format!("{address:?} is no address")))?;
-        let limit = self.inner.config.attempt_timeout.min(self.deadline);
         let body = request.encode_to_vec().into();
         let attempt = send(node.channel(), method.path(), body, limit, stays_there);
         let failure = match tokio::time::timeout(limit, attempt).await {
@@ -205,7 +249,7 @@ impl Client {
         let mut progress = self.begin(kind);
         loop {
             let node = self.choose(&mut progress);
-            let limit = progress.attempt_limit(self)?;
+            let limit = progress.attempt_limit()?;
             let attempt = open(node.channel(), method.path(), request.clone());
             let failure = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(response)) => {
@@ -225,6 +269,7 @@ impl Client {
         Progress {
             started,
             deadline: started + self.deadline,
+            attempt_max: self.inner.config.attempt_timeout,
             kind,
             backoff: Backoff::new(&self.inner.config.retry),
             hints_followed: 0,
@@ -329,12 +374,12 @@ impl Progress {
     }
 
     /// The time for the next attempt. Errors: there is none left.
-    pub(crate) fn attempt_limit(&mut self, client: &Client) -> Result<Duration, ClientError> {
+    pub(crate) fn attempt_limit(&mut self) -> Result<Duration, ClientError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left < ATTEMPT_MIN {
             return Err(self.deadline_exceeded());
         }
-        Ok(left.min(client.inner.config.attempt_timeout))
+        Ok(left.min(self.attempt_max))
     }
 
     fn deadline_exceeded(&mut self) -> ClientError {

@@ -114,7 +114,7 @@ impl Client {
     ) -> Result<v1::CheckIntegrityResponse, ClientError> {
         let (namespace_id, vault_id) = wire_vault(vault)?;
         let request = v1::CheckIntegrityRequest { namespace_id, vault_id, full_check };
-        self.call_replica(method::CHECK_INTEGRITY, address, &request).await
+        self.call_replica_long(method::CHECK_INTEGRITY, address, &request).await
     }
 
     /// Version, limits and features of any node.

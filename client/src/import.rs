@@ -186,7 +186,7 @@ impl Import {
     async fn reopen(&mut self, progress: &mut Progress) -> Result<(), ClientError> {
         let open = loop {
             let node = self.client.choose(progress);
-            let limit = progress.attempt_limit(&self.client)?;
+            let limit = progress.attempt_limit()?;
             let failure = match tokio::time::timeout(limit, self.open(&node)).await {
                 Ok(Ok(open)) => break open,
                 Ok(Err(failure)) => failure,

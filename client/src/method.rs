@@ -105,6 +105,9 @@ methods! {
     /// Checks a replica's rows of a vault.
     CHECK_INTEGRITY: CheckIntegrityRequest => CheckIntegrityResponse =
         "/ledger.v1.AdminService/CheckIntegrity",
+    /// Writes a snapshot of a vault.
+    CREATE_SNAPSHOT: CreateSnapshotRequest => CreateSnapshotResponse =
+        "/ledger.v1.AdminService/CreateSnapshot",
     /// Tells how a node is.
     GET_STATUS: GetStatusRequest => GetStatusResponse = "/ledger.v1.Ledger/GetStatus",
     /// Tells a node's version and limits.

@@ -195,7 +195,7 @@ impl Shared {
     /// Sends a write to the node whose turn it is, if there is time left.
     fn dispatch(self: &Arc<Self>, mut entry: Entry) {
         let node = self.client.choose(&mut entry.progress);
-        match entry.progress.attempt_limit(&self.client) {
+        match entry.progress.attempt_limit() {
             Ok(limit) => entry.until = Instant::now() + limit,
             Err(error) => return entry.finish(Err(error)),
         }

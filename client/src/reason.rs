@@ -102,6 +102,8 @@ reasons! {
     RequestTooLarge = "REQUEST_TOO_LARGE",
     /// The health of a service was asked for that the node does not have.
     UnknownService = "UNKNOWN_SERVICE",
+    /// The disk of the node is too full for what was asked; the metadata tell what is free and what must stay so.
+    DiskSpaceLow = "DISK_SPACE_LOW",
     /// The cluster does by other means what this call asks for.
     NotOffered = "NOT_OFFERED",
     /// The node does not offer this call yet.

@@ -15,12 +15,13 @@ use serde_json::Value;
 const OURS_FROM: i32 = 100;
 
 /// Fields of ours in published messages: message, name, number, type.
-const OUR_FIELDS: [(&str, &str, i32, &str); 16] = [
+const OUR_FIELDS: [(&str, &str, i32, &str); 17] = [
     ("BatchWriteRequest", "sequence", 100, "optional uint64"),
     ("BatchWriteSuccess", "operation_outcomes", 100, "repeated OperationOutcome"),
     ("BlockHeader", "canonical", 100, "bytes"),
     ("CheckIntegrityResponse", "block_height", 101, "uint64"),
     ("CheckIntegrityResponse", "node_id", 100, "NodeId"),
+    ("CreateSnapshotResponse", "node_id", 100, "NodeId"),
     ("CreateVaultRequest", "vault_id", 100, "optional VaultId"),
     ("ListNamespacesRequest", "include_deleted", 100, "bool"),
     ("ListVaultsRequest", "include_deleted", 103, "bool"),

@@ -42,7 +42,7 @@ pub use metrics::{Metrics, MetricsSnapshot, SYNC_BUCKETS};
 pub use pipeline::DriverMode;
 pub use reads::Reader;
 pub use snapshots::{
-    NoSnapshots, SnapshotError, SnapshotFetcher, SnapshotStore, Staging, VerifyError,
+    NoSnapshots, SnapshotError, SnapshotFetcher, SnapshotStore, Staging, VerifyError, stand_back,
 };
 pub use store::{
     FORMAT_VERSION, JoinError, NodeKeySeed, OpenError, Store, StoreConfig, StoreError,

@@ -107,10 +107,9 @@ impl AdminService for Edge {
 
     async fn create_snapshot(
         &self,
-        _request: Request<v1::CreateSnapshotRequest>,
+        request: Request<v1::CreateSnapshotRequest>,
     ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
-        let why = "a snapshot is of a whole group and is cut when a replica needs it";
-        not_offered("AdminService/CreateSnapshot", why)
+        Ok(self.snapshot_vault(request).await?)
     }
 
     async fn check_integrity(

@@ -30,6 +30,7 @@ mod server;
 mod slot;
 pub mod status;
 mod trust;
+mod vault_snapshot;
 mod vaults;
 mod verified;
 mod verified_list;
@@ -65,6 +66,7 @@ pub struct Edge {
     watches: Arc<Semaphore>,
     data_streams: Arc<Semaphore>,
     checks: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
     removals: Arc<Semaphore>,
 }
 
@@ -80,9 +82,10 @@ impl Edge {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_NODE_MAX));
         let data_streams = Arc::new(Semaphore::new(DATA_STREAMS_PER_NODE_MAX));
         let checks = Arc::new(Semaphore::new(integrity::CHECKS_MAX));
+        let snapshots = Arc::new(Semaphore::new(vault_snapshot::SNAPSHOTS_MAX));
         let removals = Arc::new(Semaphore::new(expired::REMOVALS_MAX));
         let late = Arc::new(OnceLock::new());
-        Edge { slot, peers, late, watches, data_streams, checks, removals }
+        Edge { slot, peers, late, watches, data_streams, checks, snapshots, removals }
     }
 
     /// The node that it serves.

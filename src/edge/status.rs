@@ -213,6 +213,14 @@ pub enum Failure {
         /// Voters that must.
         required: usize,
     },
+    /// The node's disk is too full for what was asked.
+    #[error("the node's disk has {free} bytes left, and the last {min} are not for this")]
+    DiskSpace {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        min: u64,
+    },
     /// The method is published, and this kind of cluster does by other means what it asks for.
     #[error("{method} is not offered: {why}")]
     NotOffered {
@@ -224,6 +232,9 @@ pub enum Failure {
     /// The store failed or holds what it must not.
     #[error("the store could not be read: {0}")]
     Store(String),
+    /// A file beside the store could not be written.
+    #[error("the node {0}")]
+    File(String),
     /// The node broke a rule of its own.
     #[error("{0}")]
     Internal(&'static str),
@@ -361,8 +372,9 @@ impl Failure {
             Failure::NotCosigned { .. } => {
                 Mapping::retry(Code::Unavailable, "NOT_COSIGNED", RETRY_SOON)
             }
+            Failure::DiskSpace { .. } => Mapping::new(Code::ResourceExhausted, "DISK_SPACE_LOW"),
             Failure::NotOffered { .. } => Mapping::new(Code::Unimplemented, "NOT_OFFERED"),
-            Failure::Store(_) => Mapping::new(Code::Internal, "STORE_FAULT"),
+            Failure::Store(_) | Failure::File(_) => Mapping::new(Code::Internal, "STORE_FAULT"),
             Failure::Internal(_) => Mapping::new(Code::Internal, "INTERNAL"),
             Failure::Forwarded(status) => Mapping::new(status.code(), "FORWARDED"),
         }
@@ -431,6 +443,10 @@ impl Failure {
             Failure::NotCosigned { counted, required } => {
                 tell("counted", counted.to_string());
                 tell("required", required.to_string());
+            }
+            Failure::DiskSpace { free, min } => {
+                tell("free", free.to_string());
+                tell("min", min.to_string());
             }
             Failure::NotOffered { method, .. } => tell("method", (*method).to_owned()),
             _ => {}
@@ -597,6 +613,7 @@ mod tests {
             (Failure::TooManyStreams { max: 1 }, Code::ResourceExhausted, "TOO_MANY_STREAMS"),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Failure::VaultUnavailable(vault), Code::FailedPrecondition, "VAULT_UNAVAILABLE"),
+            (Failure::DiskSpace { free: 1, min: 2 }, Code::ResourceExhausted, "DISK_SPACE_LOW"),
             (Failure::NotOffered { method: "m", why: "w" }, Code::Unimplemented, "NOT_OFFERED"),
             (Failure::Store("s".into()), Code::Internal, "STORE_FAULT"),
         ];

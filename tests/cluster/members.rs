@@ -108,14 +108,12 @@ async fn other_means_are_named(node: &Node) {
     let peer = discovery(node).announce_peer(v1::AnnouncePeerRequest::default()).await;
     let join = node.admin().join_cluster(v1::JoinClusterRequest::default()).await;
     let leave = node.admin().leave_cluster(v1::LeaveClusterRequest::default()).await;
-    let snapshot = node.admin().create_snapshot(v1::CreateSnapshotRequest::default()).await;
     let recover = node.admin().recover_vault(v1::RecoverVaultRequest::default()).await;
     let diverge = node.admin().simulate_divergence(v1::SimulateDivergenceRequest::default()).await;
     for status in [
         peer.unwrap_err(),
         join.unwrap_err(),
         leave.unwrap_err(),
-        snapshot.unwrap_err(),
         recover.unwrap_err(),
         diverge.unwrap_err(),
     ] {

@@ -57,10 +57,10 @@ impl SnapshotFetcher for NoSnapshots {
 
 /// Lets everything else of the node have the processor first: what the calling thread does from here on can wait.
 /// Without the right to, the thread stays as it is.
-fn stand_back() {
+pub fn stand_back() {
     const NICE: i32 = 10;
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "a thread of snapshots keeps its priority");
+        tracing::debug!(%error, "a thread keeps its priority");
     }
 }
 

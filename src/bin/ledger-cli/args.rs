@@ -3,6 +3,7 @@
 //! Declares; must never act.
 
 pub(crate) mod bulk;
+mod maintenance;
 mod workload;
 
 use std::num::NonZeroU64;
@@ -17,6 +18,7 @@ use ledger_types::TxId;
 use crate::names;
 use crate::output::Format;
 
+pub(crate) use maintenance::VaultSnapshotOptions;
 pub(crate) use workload::{Work, WorkloadCommand, WorkloadOptions};
 
 /// Talks to a Ledger cluster: writes, reads whose answers are proved, watches, measures.
@@ -540,6 +542,8 @@ pub(crate) enum VaultCommand {
     },
     /// Have every node compare what it stores of a vault with itself.
     CheckIntegrity(VaultCheckOptions),
+    /// Have a node write what a vault holds now to a file on its disk, which `import` reads.
+    Snapshot(VaultSnapshotOptions),
     /// Delete one. Its number is never used again.
     Delete {
         /// The namespace, by number or name.

@@ -9,6 +9,7 @@ pub(crate) mod get;
 mod history;
 mod import;
 pub(crate) mod list;
+mod maintenance;
 mod put;
 pub(crate) mod receipt;
 mod registry;

@@ -31,7 +31,8 @@ pub(crate) enum Only {
 pub(crate) struct ImportOptions {
     #[command(flatten)]
     pub(crate) vault: VaultChoice,
-    /// The file. Beside it FILE.ledger-import says what is under way, so that the same command goes on after a stop.
+    /// The file. Beside it FILE.ledger-import says what is under way, so that the same command goes on after a stop. If
+    /// there is FILE.manifest, as beside a snapshot of a vault, the file must be what that says.
     pub(crate) file: PathBuf,
     /// How it is written [default: by its extension, .csv or .jsonl].
     #[arg(long, value_enum)]

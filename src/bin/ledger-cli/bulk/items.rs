@@ -4,14 +4,13 @@
 
 use std::io::Write;
 
-use ledger_client::{Entity, NewEntity, Relationship};
+use ledger_client::{Entity, NewEntity, Relationship, item_lines};
 use ledger_proto::convert::ConvertError;
 use ledger_types::limits::VALUE_BYTES_MAX;
 use ledger_types::{InvalidInput, StateKey, check_client_string};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::args::bulk::FileFormat;
-use crate::output::value_json;
 
 /// The columns of CSV, which may be its first line.
 const COLUMNS: [&str; 3] = ["resource", "relation", "subject"];
@@ -189,12 +188,7 @@ fn split_csv(text: &str) -> Result<Vec<String>, Fault> {
 
 /// Writes an entity as a line of JSON.
 pub(crate) fn write_entity(out: &mut impl Write, entity: &Entity) -> std::io::Result<()> {
-    let mut line = value_json(&entity.value);
-    line["key"] = json!(entity.key);
-    if entity.expires_at != 0 {
-        line["expires_at"] = json!(entity.expires_at);
-    }
-    writeln!(out, "{line}")
+    item_lines::write_entity(out, &entity.key, &entity.value, entity.expires_at)
 }
 
 /// Writes a relationship as a line. Errors: a line end in a field, which CSV cannot hold here.
@@ -205,10 +199,7 @@ pub(crate) fn write_relationship(
 ) -> Result<(), WriteFault> {
     match format {
         FileFormat::Jsonl => {
-            let line = json!({
-                "resource": one.resource, "relation": one.relation, "subject": one.subject,
-            });
-            writeln!(out, "{line}")?;
+            item_lines::write_relationship(out, &one.resource, &one.relation, &one.subject)?;
         }
         FileFormat::Csv => {
             for (number, field) in [&one.resource, &one.relation, &one.subject].iter().enumerate() {

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ledger_client::Import;
+use ledger_client::{Import, SnapshotFault, SnapshotManifest};
 use ledger_types::{Digest, VaultRef};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -49,6 +49,7 @@ struct Found {
 /// Imports, or checks a file.
 pub(crate) async fn run(options: &ImportOptions, global: &Global) -> Result<(), Failure> {
     let format = format_of(options.format, &options.file)?;
+    check_manifest(&options.file)?;
     let found = check(options, format)?;
     if found.bad_lines > 0 && (options.dry_run || !options.skip_bad) {
         let what = format!("{} has {} bad lines", options.file.display(), found.bad_lines);
@@ -97,6 +98,16 @@ pub(crate) async fn run(options: &ImportOptions, global: &Global) -> Result<(), 
     progress::remove(&path)?;
     show(global, Some((vault, height, sent)), found, began.elapsed(), kept.chunks);
     Ok(())
+}
+
+/// Holds a snapshot file against the manifest that lies beside it; any other file has none.
+fn check_manifest(file: &Path) -> Result<(), Failure> {
+    let manifest = SnapshotManifest::beside(file);
+    let checked = manifest.and_then(|manifest| manifest.map_or(Ok(()), |one| one.check(file)));
+    checked.map_err(|fault| match fault {
+        SnapshotFault::File(error) => Failure::file(file, &error),
+        fault => Failure::refused(format!("{}: {fault}", file.display())),
+    })
 }
 
 /// Looks through the whole file and shows what is no item.

@@ -63,6 +63,7 @@ pub(crate) async fn vault(command: &VaultCommand, global: &Global) -> Result<(),
             }
         }
         VaultCommand::CheckIntegrity(options) => super::cluster::check(options, global).await?,
+        VaultCommand::Snapshot(options) => super::maintenance::snapshot(options, global).await?,
         VaultCommand::Delete { namespace, vault } => {
             let choice = VaultChoice { namespace: namespace.clone(), vault: *vault };
             let vault = session::vault(&client, &choice).await?;
