@@ -55,7 +55,7 @@ pub use ledger_proto::convert::reads::RelationshipFilter;
 pub use list::{
     Entity, EntityPages, ListOptions, Page, Relationship, RelationshipPages, ResourcePages,
 };
-pub use maintenance::VaultSnapshot;
+pub use maintenance::{RemoveIn, Removed, VaultSnapshot};
 pub use pipeline::{PendingWrite, PipelineOptions, WritePipeline};
 pub use read::{BatchReadAnswer, Block, ReadAnswer, Tip};
 pub use reason::Reason;

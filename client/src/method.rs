@@ -108,6 +108,8 @@ methods! {
     /// Writes a snapshot of a vault.
     CREATE_SNAPSHOT: CreateSnapshotRequest => CreateSnapshotResponse =
         "/ledger.v1.AdminService/CreateSnapshot",
+    /// Removes what has expired.
+    FORCE_GC: ForceGcRequest => ForceGcResponse = "/ledger.v1.AdminService/ForceGc",
     /// Tells how a node is.
     GET_STATUS: GetStatusRequest => GetStatusResponse = "/ledger.v1.Ledger/GetStatus",
     /// Tells a node's version and limits.

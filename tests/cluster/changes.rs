@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ledger_client::{ChangeNotice, ChangeOptions, ChangeWatch};
+use ledger_client::{ChangeNotice, ChangeOptions, ChangeWatch, RemoveIn};
 use ledger_proto::v1;
 use ledger_proto::v1::change::Key;
 use ledger_proto::v1::change_filter::Of;
@@ -12,6 +12,7 @@ use ledger_proto::v1::{ChangeKind, ReadConsistency};
 use ledger_types::VaultRef;
 use tonic::{Code, Status};
 
+use super::command_line::Tool;
 use super::harness::{Cluster, Node, WAIT_MAX, eventually, grant, set, why, wire, write_request};
 use super::load::Load;
 
@@ -298,6 +299,46 @@ async fn what_has_expired_is_removed_when_that_is_asked_for() {
         removed += cluster.metric(number, "ledger_expired_entities_total").await;
     }
     assert_eq!(removed, (7 * COUNT) as f64, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tool_and_the_sdk_have_it_removed_to_the_end() {
+    const COUNT: usize = 300;
+    // So slow that one call of the tool is not enough for a vault.
+    let environment = [("LEDGER_EXPIRY_INTERVAL_MS", "0"), ("LEDGER_EXPIRY_RATE", "50")];
+    let cluster = Cluster::start_with(3, &environment).await;
+    let vaults = cluster.vaults("tool", 3).await;
+    let own = VaultRef { vault: ledger_types::VaultId(0), ..vaults[0] };
+    let node = cluster.node(0);
+    for (vault, count) in [(vaults[0], COUNT), (vaults[1], 3), (vaults[2], 4), (own, 5)] {
+        let old = (0..count).map(|number| set_until(&format!("old/{number}"), 1));
+        let operations = old.chain([set("for ever", b"1")]).collect();
+        node.writes().write(write_request(vault, operations)).await.unwrap();
+    }
+    let folder = cluster.directory("tool");
+    let tool = Tool { folder: &folder, endpoints: cluster.addresses().join(",") };
+    let removed = |place: &str| {
+        let line = format!("remove-expired {place} --deadline 4s -o json");
+        let output = tool.command(&line).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (told["entities"].clone(), told["vaults"].clone(), said)
+    };
+    let (entities_removed, _, said) = removed("-n tool -v 1");
+    assert_eq!(entities_removed, COUNT);
+    assert!(said.contains("not to the end"), "one call was enough: {said}");
+    assert_eq!(entities(&node, vaults[0]).await.len(), 1);
+    assert_eq!(entities(&node, vaults[1]).await.len(), 4, "nobody asked for that");
+    let client = cluster.client().await;
+    let told = client.remove_expired(RemoveIn::Vault(vaults[1])).await.unwrap();
+    assert_eq!((told.is_complete, told.entities, told.vaults), (true, 3, 1), "{told:?}");
+    assert_eq!(removed("-n tool").0, 4 + 5);
+    let (entities_removed, vaults_told, _) = removed("--all");
+    assert_eq!((entities_removed, vaults_told), (0.into(), 4.into()));
+    let said = tool.fails("remove-expired -n tool -v 9", 1);
+    assert!(said.contains("VAULT_NOT_FOUND"), "{said}");
+    tool.fails("remove-expired", 64);
 }
 
 /// The node that leads a vault's group.

@@ -18,7 +18,7 @@ use ledger_types::TxId;
 use crate::names;
 use crate::output::Format;
 
-pub(crate) use maintenance::VaultSnapshotOptions;
+pub(crate) use maintenance::{RemoveExpiredOptions, VaultSnapshotOptions};
 pub(crate) use workload::{Work, WorkloadCommand, WorkloadOptions};
 
 /// Talks to a Ledger cluster: writes, reads whose answers are proved, watches, measures.
@@ -134,6 +134,9 @@ pub(crate) enum Command {
     /// Vaults.
     #[command(subcommand)]
     Vault(VaultCommand),
+    /// Remove what has expired now, without waiting for its turn.
+    #[command(visible_alias = "gc")]
+    RemoveExpired(RemoveExpiredOptions),
     /// Load.
     #[command(subcommand)]
     Workload(WorkloadCommand),
@@ -574,6 +577,17 @@ mod tests {
         assert!(parse("ledger-cli audit -n 1 -v 2 --follow --interval 5s").is_ok());
         assert!(parse("ledger-cli audit -n 1 -v 2 --interval 5s").is_err());
         assert!(parse("ledger-cli audit -n 1 -v 2 --values --report audit.json").is_ok());
+    }
+
+    #[test]
+    fn where_to_remove_is_said_and_said_once() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for good in ["--all", "-n 1", "-n acme -v 0"] {
+            assert!(parse(&format!("ledger-cli remove-expired {good}")).is_ok(), "{good}");
+        }
+        for bad in ["-o json", "-v 1", "--all -n 1", "--all -v 1"] {
+            assert!(parse(&format!("ledger-cli remove-expired {bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

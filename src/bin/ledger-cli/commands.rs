@@ -43,6 +43,7 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Cluster(ClusterCommand::Info) => cluster::info(global).await,
         Command::Namespace(command) => registry::namespace(command, global).await,
         Command::Vault(command) => registry::vault(command, global).await,
+        Command::RemoveExpired(options) => maintenance::remove_expired(options, global).await,
         Command::Workload(WorkloadCommand::Run(options)) => workload::run(options, global).await,
     }
 }
