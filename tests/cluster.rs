@@ -26,11 +26,14 @@ mod cluster {
     mod harness;
     mod hostile;
     mod joining;
+    mod limits;
     mod load;
     mod log_files;
     mod log_proofs;
     mod members;
     mod past_proofs;
+    #[cfg(feature = "failpoints")]
+    mod points;
     mod proofs;
     mod purging;
     mod python_clients;

@@ -101,6 +101,7 @@ impl Edge {
                     height: 0,
                     under_way: VecDeque::new(),
                     window: Window::default(),
+                    rests_until: Instant::now(),
                     is_broken: false,
                     answers,
                 };
@@ -147,6 +148,8 @@ struct Import {
     height: u64,
     under_way: VecDeque<UnderWay>,
     window: Window,
+    /// No chunk is read before: until then the namespace pays for those that were.
+    rests_until: Instant,
     /// A chunk failed.
     is_broken: bool,
     answers: mpsc::Sender<Result<v1::ImportBulkResponse, Status>>,
@@ -171,20 +174,24 @@ impl Import {
     async fn take_all(&mut self, mut chunks: Chunks) -> Result<(), Failure> {
         self.tell().await?;
         while self.edge.slot.stage() < Stage::Draining {
-            let has_room = self.window.has_room();
+            let rest = self.rests_until.saturating_duration_since(Instant::now());
+            let (rests, has_room) = (!rest.is_zero(), self.window.has_room());
+            let pause = if rests { rest.min(LOOK_EVERY) } else { LOOK_EVERY };
             let message = tokio::select! {
                 settled = settled(self.under_way.front_mut()) => {
                     self.settle_front(settled)?;
                     self.tell().await?;
                     continue;
                 }
-                message = chunks.message(), if has_room => message,
-                () = tokio::time::sleep(LOOK_EVERY) => continue,
+                message = chunks.message(), if has_room && !rests => message,
+                // Nothing is read meanwhile that would tell.
+                () = self.answers.closed(), if rests => return Ok(()),
+                () = tokio::time::sleep(pause) => continue,
             };
             match message {
                 Ok(Some(message)) => {
                     let operations = self.take(message)?;
-                    self.rest_after(operations).await;
+                    self.rest_after(operations);
                 }
                 Ok(None) => return Ok(()),
                 // Without a failure of ours the client is gone, and what it sent before is finished.
@@ -194,13 +201,12 @@ impl Import {
         Err(Failure::Draining)
     }
 
-    /// An import is slowed down to its namespace's rate and never refused for it. It is counted here, wherever the
-    /// client came in.
-    async fn rest_after(&self, operations: usize) {
-        let admission = &self.call.context.admission;
+    /// An import is slowed down to its namespace's rate and never refused for it: the next chunk is read when this one
+    /// is paid for. It is counted here, wherever the client came in.
+    fn rest_after(&mut self, operations: usize) {
+        let (admission, now) = (&self.call.context.admission, Instant::now());
         let namespace = self.target.vault.namespace;
-        let debt = admission.charge(namespace, operations as u64, Instant::now());
-        tokio::time::sleep(debt.min(LOOK_EVERY)).await;
+        self.rests_until = now + admission.charge(namespace, operations as u64, now);
     }
 
     /// Proposes a chunk; tells how many operations it has, 0 for one that was taken before.

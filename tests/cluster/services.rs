@@ -93,6 +93,8 @@ async fn limits_are_told(node: &Node) {
     assert_eq!((limits.operations_max, limits.page_items_max), (10_000, 10_000));
     assert_eq!((limits.page_items_default, limits.keys_per_read_max), (100, 1_000));
     assert_eq!(limits.deadline_ms_max, 60_000);
+    assert_eq!(info.namespace_operations_per_second, 200_000);
+    assert_eq!(info.in_flight_bytes_max, 32 * 1024 * 1024);
 }
 
 async fn status_names_the_cluster(cluster: &Cluster) {
