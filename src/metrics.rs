@@ -17,7 +17,10 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramSample, LabelPair, Metric, MetricFamily,
     MetricType,
 };
-use prometheus::{Encoder as _, Histogram, HistogramOpts, HistogramVec, Registry, TextEncoder};
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry,
+    TextEncoder,
+};
 
 use crate::peer::PeerMetricsSnapshot;
 
@@ -69,11 +72,13 @@ const METHODS: [&str; 36] = [
 /// Label of methods without a line of their own.
 const OTHER_METHOD: &str = "other";
 
-/// Durations of requests, counted where they are served.
+/// Durations of requests, and watches: counted where they are served.
 pub struct RequestMetrics {
     registry: Registry,
     durations: HashMap<&'static str, Histogram>,
     other: Histogram,
+    watches_open: IntGauge,
+    slow_watches: IntCounter,
 }
 
 impl std::fmt::Debug for RequestMetrics {
@@ -103,7 +108,27 @@ impl RequestMetrics {
         let registry = Registry::new();
         registry.register(Box::new(vector)).expect("the registry is empty");
         let other = durations[OTHER_METHOD].clone();
-        RequestMetrics { registry, durations, other }
+        let watches_open = IntGauge::new("ledger_watches_open", "Watches that this node serves.");
+        let watches_open = watches_open.expect("the name is legal");
+        let slow_watches = IntCounter::new(
+            "ledger_slow_watches_total",
+            "Watches that were ended because nobody read them.",
+        );
+        let slow_watches = slow_watches.expect("the name is legal");
+        let another = "the registry has none of this name";
+        registry.register(Box::new(watches_open.clone())).expect(another);
+        registry.register(Box::new(slow_watches.clone())).expect(another);
+        RequestMetrics { registry, durations, other, watches_open, slow_watches }
+    }
+
+    /// Watches that are open, also those that this node passes on.
+    pub fn watches_open(&self) -> &IntGauge {
+        &self.watches_open
+    }
+
+    /// Watches that this node ended because nobody read them.
+    pub fn slow_watches(&self) -> &IntCounter {
+        &self.slow_watches
     }
 
     /// The histogram for a request path such as `/ledger.v1.WriteService/Write`.

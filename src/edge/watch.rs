@@ -24,6 +24,7 @@ use super::read::client;
 use super::route::{Call, Freshness, Owner, ReadPlace, query_failure};
 use super::slot::Stage;
 use super::status::Failure;
+use crate::context::NodeContext;
 
 /// Answers on their way to one client.
 pub(super) type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -89,12 +90,24 @@ impl Telling for Announcing {
 /// The stream, holding its place among the node's watches for as long as it lives.
 pub(super) fn held<T: 'static>(
     stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    permit: OwnedSemaphorePermit,
+    place: WatchPlace,
 ) -> AnswerStream<T> {
     Box::pin(stream.map(move |item| {
-        let _held = &permit;
+        let _held = &place;
         item
     }))
+}
+
+/// A place among the node's watches, counted for as long as it is held.
+pub(super) struct WatchPlace {
+    context: Arc<NodeContext>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for WatchPlace {
+    fn drop(&mut self) {
+        self.context.metrics.watches_open().dec();
+    }
 }
 
 impl Edge {
@@ -109,7 +122,7 @@ impl Edge {
             let problem = "must be at least 1: the genesis block 0 is not announced";
             return Err(Failure::field("start_height", problem));
         }
-        let permit = self.watch_permit()?;
+        let place = self.watch_place(&call)?;
         let freshness = Freshness { consistency: Consistency::Eventual, height_min: 0 };
         match call.read_place(vault, freshness, 0).await? {
             ReadPlace::There(remote) => {
@@ -117,20 +130,23 @@ impl Edge {
                     client(channel).watch_blocks(endless(request)).await
                 };
                 let response = call.forward(remote, message, send).await?;
-                Ok(response.map(|stream| held(stream, permit)))
+                Ok(response.map(|stream| held(stream, place)))
             }
             ReadPlace::Here(owner, _) => {
                 let answer =
                     self.clone().follow_apart(&call, owner, message.start_height, Announcing);
-                Ok(call.answer(owner.group, held(answer, permit)))
+                Ok(call.answer(owner.group, held(answer, place)))
             }
         }
     }
 
     /// A place among the node's watches.
-    pub(super) fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    pub(super) fn watch_place(&self, call: &Call) -> Result<WatchPlace, Failure> {
         let permit = self.watches.clone().try_acquire_owned();
-        permit.map_err(|_| Failure::TooManyWatches { max: WATCHES_PER_NODE_MAX as u64 })
+        let too_many = |_| Failure::TooManyWatches { max: WATCHES_PER_NODE_MAX as u64 };
+        let (context, permit) = (call.context.clone(), permit.map_err(too_many)?);
+        context.metrics.watches_open().inc();
+        Ok(WatchPlace { context, _permit: permit })
     }
 
     /// Tells of every block from a height on, in a task of its own.
@@ -156,6 +172,9 @@ impl Edge {
             };
             let owner = Owner { vault, group, epoch };
             let followed = self.follow(&call, owner, from_height, &Told { telling, sender }).await;
+            if matches!(followed, Err(Failure::SlowWatcher { .. })) {
+                call.context.metrics.slow_watches().inc();
+            }
             *end.lock() = followed.err().map(Status::from);
         });
         let last = std::iter::from_fn(move || ended.lock().take().map(Err));
@@ -225,10 +244,20 @@ async fn send<T>(
     answer: T,
     next: u64,
 ) -> Result<bool, Failure> {
-    match tokio::time::timeout(SLOW_TIME_MAX, sender.send(Ok(answer))).await {
+    match tokio::time::timeout(slow_time(), sender.send(Ok(answer))).await {
         Ok(sent) => Ok(sent.is_ok()),
         Err(_) => Err(Failure::SlowWatcher { resume_height: next }),
     }
+}
+
+/// How long a full queue may stay full. A test does not wait that long.
+fn slow_time() -> Duration {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("watch::slow_time_ms", |time| {
+        let time = time.and_then(|time| time.parse().ok()).expect("a time in milliseconds");
+        Duration::from_millis(time)
+    });
+    SLOW_TIME_MAX
 }
 
 /// The request of a stream, which has no end in time; only the way to its beginning has.

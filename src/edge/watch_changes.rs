@@ -103,7 +103,7 @@ impl Edge {
         }
         let heartbeat = Duration::from_millis(heartbeat_ms(message.heartbeat_ms)?);
         let selection = ChangeSelection::new(message.filters.clone(), message.include_values)?;
-        let permit = self.watch_permit()?;
+        let place = self.watch_place(&call)?;
         let freshness = Freshness { consistency: Consistency::Eventual, height_min: 0 };
         match call.read_place(vault, freshness, 0).await? {
             ReadPlace::There(remote) => {
@@ -111,7 +111,7 @@ impl Edge {
                     client(channel).watch_changes(endless(request)).await
                 };
                 let response = call.forward(remote, message, send).await?;
-                Ok(response.map(|stream| held(stream, permit)))
+                Ok(response.map(|stream| held(stream, place)))
             }
             ReadPlace::Here(owner, _) => {
                 let start = match message.start_height {
@@ -120,7 +120,7 @@ impl Edge {
                 };
                 let telling = TellingChanges { selection, heartbeat };
                 let answer = self.clone().follow_apart(&call, owner, start, telling);
-                Ok(call.answer(owner.group, held(answer, permit)))
+                Ok(call.answer(owner.group, held(answer, place)))
             }
         }
     }

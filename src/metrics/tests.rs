@@ -66,6 +66,8 @@ fn a_scrape_has_the_published_names_with_help() {
     let metrics = RequestMetrics::new();
     metrics.duration_of("/ledger.v1.WriteService/Write").observe(0.06);
     metrics.duration_of("/made.up/Method").observe(0.001);
+    metrics.watches_open().set(21);
+    metrics.slow_watches().inc();
     let text = metrics.render(&sample());
     for line in [
         "ledger_raft_term{group=\"4\"} 7",
@@ -104,6 +106,8 @@ fn a_scrape_has_the_published_names_with_help() {
         "ledger_vaults_purged_total 11",
         "ledger_vaults_awaiting_purge 13",
         "ledger_rate_limited_total 8",
+        "ledger_watches_open 21",
+        "ledger_slow_watches_total 1",
         "ledger_clock_skew_seconds{node=\"2\"} -0.25",
         "ledger_clock_is_off 1",
         "ledger_peer_messages_sent_total 12",
