@@ -24,6 +24,7 @@ mod cluster {
     mod deployment;
     mod faults;
     mod harness;
+    mod heights;
     mod hostile;
     mod joining;
     mod limits;
