@@ -4,20 +4,24 @@
 //! Owns the judgement of answers and which methods may be asked about what exists.
 
 mod cases;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cases::{Case, Maker, Names};
+use cases::{AFTER_BEGIN, Case, Maker, Names};
 use ledger::demo::replicas::wait_level;
+use ledger_proto::v1;
+use ledger_proto::v1::write_stream_response::Result as Streamed;
 use ledger_types::VaultRef;
+use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::harness::{Cluster, why};
-use super::raw_call::{Heard, Line};
+use super::raw_call::{Conversation, Heard, Line};
 
 /// What the requests are drawn from.
 const SEED: u64 = 20_261_122;
@@ -25,6 +29,8 @@ const SEED: u64 = 20_261_122;
 const CALLS_TOGETHER: usize = 24;
 /// Longest wait for replicas to be level after it all.
 const LEVEL_TIME_MAX: Duration = Duration::from_secs(30);
+/// In place of a reason: a write of a stream got the answer that it would have got alone.
+const ANSWERED: &str = "ANSWERED";
 /// Ids that nothing has.
 const NOBODY: Names = Names { namespace: 4_711_000, vault: 4_711_000, is_real: false };
 /// How methods begin that at most write to a vault or add to the directory. Others may end what the test stands on: a
@@ -58,22 +64,82 @@ fn path_of(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// What is wrong with an answer.
-fn complaint(case: &Case, heard: &Result<Heard, h2::Error>) -> Option<String> {
-    let status = match heard {
-        Ok(Heard::Status(status)) => status,
-        Ok(Heard::Stream) if case.is_malformed => return Some("it was accepted".to_owned()),
-        Ok(Heard::Stream) => return None,
-        Ok(Heard::Nothing) => return Some("no answer came".to_owned()),
-        Err(error) => return Some(format!("the call was broken off: {error}")),
-    };
-    let (code, reason) = why(status);
-    match code {
-        Code::Ok if case.is_malformed => Some("it was accepted".to_owned()),
-        Code::Ok => None,
-        Code::Internal | Code::DataLoss => Some(format!("{code:?} {reason}: {}", status.message())),
-        _ if reason.is_empty() => Some(format!("{code:?} without a reason: {}", status.message())),
-        _ => None,
+/// An answer, as far as it is judged.
+enum Answer {
+    /// How it ended, or one refusal of several: code, reason and text.
+    Said(Code, String, String),
+    /// A stream that goes on.
+    Stream,
+    /// None came, or the call was broken off.
+    Missing(String),
+}
+
+impl Answer {
+    fn of(heard: Result<Heard, h2::Error>) -> Answer {
+        match heard {
+            Ok(Heard::Status(status)) => Answer::of_status(&status),
+            Ok(Heard::Stream) => Answer::Stream,
+            Ok(Heard::Nothing) => Answer::Missing("no answer came".to_owned()),
+            Err(error) => Answer::Missing(format!("the call was broken off: {error}")),
+        }
+    }
+
+    fn of_status(status: &Status) -> Answer {
+        let (code, reason) = why(status);
+        Answer::Said(code, reason, status.message().to_owned())
+    }
+
+    /// Each refusal that a stream of writes told of, and how a stream ended.
+    fn of_stream(
+        method: &MethodDescriptor,
+        heard: Result<Option<Conversation>, h2::Error>,
+    ) -> Vec<Answer> {
+        let Conversation { messages, status } = match heard {
+            Ok(Some(conversation)) => conversation,
+            Ok(None) => return vec![Answer::Missing("it never ended".to_owned())],
+            Err(error) => return vec![Answer::of(Err(error))],
+        };
+        let mut answers = vec![Answer::of_status(&status)];
+        if method.name() == "WriteStream" {
+            let decoded =
+                messages.into_iter().map(|one| v1::WriteStreamResponse::decode(one).unwrap());
+            answers.extend(decoded.map(|one| match one.result {
+                Some(Streamed::Refusal(refusal)) => {
+                    let code = i32::try_from(refusal.code).unwrap();
+                    Answer::Said(Code::from_i32(code), refusal.reason, refusal.message)
+                }
+                Some(Streamed::Answer(_)) => {
+                    Answer::Said(Code::Ok, ANSWERED.to_owned(), String::new())
+                }
+                None => Answer::Missing("an answer is empty".to_owned()),
+            }));
+        }
+        answers
+    }
+
+    /// Code and reason, by which answers are counted.
+    fn kind(&self) -> String {
+        match self {
+            Answer::Said(code, reason, _) => format!("{code:?} {reason}"),
+            Answer::Stream => "a stream".to_owned(),
+            Answer::Missing(why) => why.clone(),
+        }
+    }
+
+    /// What is wrong with it.
+    fn complaint(&self, case: &Case) -> Option<String> {
+        match self {
+            Answer::Missing(why) => Some(why.clone()),
+            Answer::Stream | Answer::Said(Code::Ok, ..) => {
+                case.is_malformed.then(|| "it was accepted".to_owned())
+            }
+            Answer::Said(Code::Internal | Code::DataLoss, _, text) => {
+                Some(format!("{}: {text}", self.kind()))
+            }
+            Answer::Said(code, reason, text) => {
+                reason.is_empty().then(|| format!("{code:?} without a reason: {text}"))
+            }
+        }
     }
 }
 
@@ -89,24 +155,32 @@ async fn attack(
     for together in cases.chunks(CALLS_TOGETHER) {
         let mut calls = JoinSet::new();
         for (number, case) in together.iter().cloned().enumerate() {
-            let (line, path) = (lines[number % lines.len()].clone(), path.clone());
-            let is_stream = method.is_server_streaming();
+            let (line, path, method) =
+                (lines[number % lines.len()].clone(), path.clone(), method.clone());
             calls.spawn(async move {
-                let heard = line.call(&path, case.body.clone(), &[], is_stream).await;
-                (case, heard)
+                let body = case.body.clone();
+                let answers = match method.is_client_streaming() {
+                    true => Answer::of_stream(&method, line.converse(&path, body).await),
+                    false => {
+                        let is_stream = method.is_server_streaming();
+                        vec![Answer::of(line.call(&path, body, &[], is_stream).await)]
+                    }
+                };
+                (case, answers)
             });
         }
         while let Some(call) = calls.join_next().await {
-            let (case, heard) = call.unwrap();
-            let kind = match &heard {
-                Ok(Heard::Status(status)) => format!("{:?} {}", status.code(), why(status).1),
-                Ok(Heard::Stream) => "a stream".to_owned(),
-                Ok(Heard::Nothing) => "nothing".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            *counts.entry(kind).or_default() += 1;
-            if let Some(complaint) = complaint(&case, &heard) {
-                complaints.push(format!("{path}, {}: {complaint}", case.what));
+            let (case, answers) = call.unwrap();
+            for answer in answers {
+                let kind = answer.kind();
+                if method.is_client_streaming() {
+                    let behind = if case.what.starts_with(AFTER_BEGIN) { AFTER_BEGIN } else { "" };
+                    *counts.entry(format!("{}: {behind}{kind}", method.name())).or_default() += 1;
+                }
+                *counts.entry(kind).or_default() += 1;
+                if let Some(complaint) = answer.complaint(&case) {
+                    complaints.push(format!("{path}, {}: {complaint}", case.what));
+                }
             }
         }
     }
@@ -149,6 +223,13 @@ async fn every_hostile_request_is_answered_and_ends_nothing() {
     let count = |kind: &str| counts.get(kind).copied().unwrap_or(0);
     assert!(count("Ok ") > 100 && count("InvalidArgument INVALID_ARGUMENT") > 100, "{counts:#?}");
     assert!(count("InvalidArgument MALFORMED_MESSAGE") > 100, "{counts:#?}");
+    // On streams too: writes and chunks were judged by what they say.
+    for kind in ["InvalidArgument INVALID_ARGUMENT", "InvalidArgument LIMIT_EXCEEDED"] {
+        assert!(count(&format!("WriteStream: {kind}")) > 10, "{counts:#?}");
+        assert!(count(&format!("ImportBulk: {AFTER_BEGIN}{kind}")) > 10, "{counts:#?}");
+    }
+    assert!(count(&format!("WriteStream: Ok {ANSWERED}")) > 100, "{counts:#?}");
+    assert!(count(&format!("ImportBulk: {AFTER_BEGIN}Ok ")) > 30, "{counts:#?}");
 
     cluster.assert_ready().await;
     for (number, node) in cluster.nodes().iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use h2::RecvStream;
 use h2::client::SendRequest;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -38,6 +39,15 @@ pub(crate) enum Heard {
     Nothing,
 }
 
+/// All that a server said to a client that has said all it had to say.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    /// Its messages.
+    pub(crate) messages: Vec<Bytes>,
+    /// How the call ended.
+    pub(crate) status: Status,
+}
+
 /// A connection, for call after call.
 pub(crate) struct Line {
     address: String,
@@ -70,6 +80,30 @@ impl Line {
         tokio::time::timeout(ANSWER_TIME_MAX, calling).await.unwrap_or(Ok(Heard::Nothing))
     }
 
+    /// Sends `body`, the client's whole side of a stream, and listens to the end. `None` if that does not come. Errors as
+    /// those of [`Line::call`].
+    pub(crate) async fn converse(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Option<Conversation>, h2::Error> {
+        let conversing = async {
+            let mut answer = match self.send(path, body, &[]).await? {
+                Ok(answer) => answer,
+                Err(status) => return Ok(Some(Conversation { messages: Vec::new(), status })),
+            };
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = answer.data().await {
+                let chunk = chunk?;
+                answer.flow_control().release_capacity(chunk.len())?;
+                bytes.put(chunk);
+            }
+            let status = status_behind(&mut answer).await?;
+            Ok(Some(Conversation { messages: unframed(bytes.freeze()), status }))
+        };
+        tokio::time::timeout(ANSWER_TIME_MAX, conversing).await.unwrap_or(Ok(None))
+    }
+
     async fn call_unbounded(
         &self,
         path: &str,
@@ -77,6 +111,31 @@ impl Line {
         headers: &[(&'static str, &str)],
         is_stream: bool,
     ) -> Result<Heard, h2::Error> {
+        let mut answer = match self.send(path, body, headers).await? {
+            Ok(answer) => answer,
+            Err(status) => return Ok(Heard::Status(status)),
+        };
+        if is_stream {
+            match tokio::time::timeout(STREAM_TIME, answer.data()).await {
+                Ok(Some(Err(error))) => return Err(error),
+                Ok(None) => {}
+                _ => return Ok(Heard::Stream),
+            }
+        }
+        while let Some(chunk) = answer.data().await {
+            let len = chunk?.len();
+            answer.flow_control().release_capacity(len)?;
+        }
+        Ok(Heard::Status(status_behind(&mut answer).await?))
+    }
+
+    /// Sends a request; returns what comes behind the headers of the answer, or the status that was in them.
+    async fn send(
+        &self,
+        path: &str,
+        body: Bytes,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Result<RecvStream, Status>, h2::Error> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("http://{}{path}", self.address))
@@ -89,24 +148,26 @@ impl Line {
         let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false)?;
         // A server that refuses by the headers alone may end the stream before the message is out.
         let _ = stream.send_data(body, true);
-        let (head, mut answer) = response.await?.into_parts();
-        if let Some(status) = Status::from_header_map(&head.headers) {
-            return Ok(Heard::Status(status));
-        }
-        if is_stream {
-            match tokio::time::timeout(STREAM_TIME, answer.data()).await {
-                Ok(Some(Err(error))) => return Err(error),
-                Ok(None) => {}
-                _ => return Ok(Heard::Stream),
-            }
-        }
-        while let Some(chunk) = answer.data().await {
-            let len = chunk?.len();
-            answer.flow_control().release_capacity(len)?;
-        }
-        let trailers = answer.trailers().await?.expect("gRPC answers end with trailers");
-        Ok(Heard::Status(Status::from_header_map(&trailers).expect("trailers carry a status")))
+        let (head, answer) = response.await?.into_parts();
+        Ok(Status::from_header_map(&head.headers).map_or(Ok(answer), Err))
     }
+}
+
+/// The status behind the messages of an answer.
+async fn status_behind(answer: &mut RecvStream) -> Result<Status, h2::Error> {
+    let trailers = answer.trailers().await?.expect("gRPC answers end with trailers");
+    Ok(Status::from_header_map(&trailers).expect("trailers carry a status"))
+}
+
+/// The messages of an answer.
+fn unframed(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        assert_eq!(bytes.get_u8(), 0, "answers are not compressed");
+        let len = bytes.get_u32() as usize;
+        messages.push(bytes.split_to(len));
+    }
+    messages
 }
 
 impl Drop for Line {

@@ -17,8 +17,14 @@ use super::super::raw_call::frame;
 const DEPTH_MAX: usize = 6;
 /// Elements of a list that is too long for every limit.
 const ELEMENTS_MANY: usize = 10_001;
+/// The time of a request that names one.
+const TIMEOUT_MS: u64 = 10_000;
 /// Requests per method whose bytes are changed at random.
 const MUTATIONS: usize = 40;
+/// How a request is called that nothing is wrong with.
+const SOUND: &str = "as it should be";
+/// How the names of those begin that come behind one that begins a stream.
+pub(crate) const AFTER_BEGIN: &str = "after the beginning, ";
 /// Text that stands where bytes are to be put that are no text; as long as they are.
 const MARK: &[u8; 7] = b"\x01\x02BAD\x02\x01";
 /// No UTF-8.
@@ -71,7 +77,7 @@ impl Maker {
         // vault, one without a field could mean this very node.
         let sample = self.sample(request, 0);
         if self.names.is_real || request.fields().len() > 0 {
-            cases.push(whole("as it should be".to_owned(), &sample));
+            cases.push(whole(SOUND.to_owned(), &sample));
         }
         if self.names.is_real {
             cases.push(whole("nothing".to_owned(), &DynamicMessage::new(request.clone())));
@@ -84,6 +90,7 @@ impl Maker {
             }
             cases.push(case);
         }
+        cases.extend(self.after_begin(request));
         cases.extend(wrong_wire_types(request, &sample));
         let what = "no message".to_owned();
         cases.push(Case { what, body: Bytes::new(), is_malformed: true });
@@ -94,6 +101,31 @@ impl Maker {
         if method.is_client_streaming() {
             // A stream may be empty, and may tell what it thinks of a message without ending.
             cases.iter_mut().for_each(|case| case.is_malformed = false);
+        }
+        cases
+    }
+
+    /// Requests of a stream that are only looked at behind one that begins it: each behind a sound one of that kind. Each
+    /// begins something of its own, so that nothing is passed over as known.
+    fn after_begin(&mut self, request: &MessageDescriptor) -> Vec<Case> {
+        let begin = request.get_field_by_name("begin");
+        let Some(oneof) = begin.as_ref().and_then(FieldDescriptor::containing_oneof) else {
+            return Vec::new();
+        };
+        let mut cases = Vec::new();
+        for field in oneof.fields().filter(|field| Some(field) != begin.as_ref()) {
+            let Kind::Message(inner) = field.kind() else { continue };
+            let mut tried = vec![(SOUND.to_owned(), self.sample(&inner, 1))];
+            tried.extend(self.variants(&inner, 1));
+            for (what, message) in tried {
+                let mut body = frame(&self.sample(request, 0).encode_to_vec()).to_vec();
+                let mut next = DynamicMessage::new(request.clone());
+                next.set_field(&field, Value::Message(message));
+                let next = frame(&next.encode_to_vec());
+                body.extend(if what.ends_with("no UTF-8") { unmarked(&next) } else { next });
+                let what = format!("{AFTER_BEGIN}{}, {what}", field.name());
+                cases.push(Case { what, body: body.into(), is_malformed: false });
+            }
         }
         cases
     }
@@ -143,6 +175,8 @@ impl Maker {
             Kind::Bytes => Value::Bytes(self.bytes(16)),
             Kind::Message(inner) => Value::Message(self.sample(&inner, depth + 1)),
             Kind::Bool => Value::Bool(true),
+            // Long enough that what is asked for is what decides.
+            Kind::Uint64 if field.name() == "timeout_ms" => Value::U64(TIMEOUT_MS),
             // A node, shard or height of this number is nothing that exists.
             _ if !self.names.is_real => number(&field.kind(), i64::MAX),
             kind => number(&kind, 1),
