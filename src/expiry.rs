@@ -54,8 +54,27 @@ struct Known {
 pub struct ExpiryBook {
     known: Mutex<BTreeMap<VaultRef, Known>>,
     removed: AtomicU64,
-    /// When the next batch may go, once there was one. Waited for in order.
-    next_batch: tokio::sync::Mutex<Option<Instant>>,
+    /// Held by whoever waits for the turn of a batch, so that batches go in order.
+    pace: tokio::sync::Mutex<Pace>,
+}
+
+/// When batches may go, so that a node removes no more than its rate. Time without batches is not saved up.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the batches that went are paid for, once there was one.
+    free_from: Option<Instant>,
+}
+
+impl Pace {
+    /// When the next batch may go.
+    fn next(&self, now: Instant) -> Instant {
+        self.free_from.map_or(now, |at| at.max(now))
+    }
+
+    /// A batch of so many entities went at `begin`, at a rate of so many a second.
+    fn went(&mut self, begin: Instant, entities: usize, rate: u64) {
+        self.free_from = Some(begin + Duration::from_secs_f64(entities as f64 / rate as f64));
+    }
 }
 
 impl ExpiryBook {
@@ -85,11 +104,11 @@ impl ExpiryBook {
 
     /// Waits until a batch of so many entities may go, so that the node removes no more than `rate` a second.
     async fn pace(&self, entities: usize, rate: u64) {
-        let mut next_batch = self.next_batch.lock().await;
-        let now = Instant::now();
-        let begin = next_batch.map_or(now, |at| at.max(now));
+        let mut pace = self.pace.lock().await;
+        let begin = pace.next(Instant::now());
+        // Whoever gives up here has used nothing.
         tokio::time::sleep_until(begin.into()).await;
-        *next_batch = Some(begin + Duration::from_secs_f64(entities as f64 / rate as f64));
+        pace.went(begin, entities, rate);
     }
 
     fn due(&self, time_s: u64) -> Vec<VaultRef> {
@@ -352,5 +371,42 @@ mod tests {
         assert!(book.due(80).is_empty(), "it rests");
         book.forget();
         assert!(!book.is_known(vault));
+    }
+
+    #[test]
+    fn batches_go_at_the_rate_and_a_quiet_time_is_not_saved_up() {
+        const RATE: u64 = 100;
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut pace = Pace::default();
+        assert_eq!(pace.next(start), start, "the first goes at once");
+        pace.went(start, 250, RATE);
+        assert_eq!(pace.next(at(0.1)), at(2.5));
+        assert_eq!(pace.next(at(60.0)), at(60.0));
+        pace.went(at(60.0), 50, RATE);
+        assert_eq!(pace.next(at(60.0)), at(60.5), "no more than one that came at once");
+        // Whoever always asks at once: what has gone before a moment is never more than the rate allows until then.
+        let (mut now, mut gone) = (at(100.0), 0);
+        for entities in [250, 1, 250, 17, 3, 250, 250, 99].repeat(20) {
+            now = pace.next(now);
+            let elapsed = now.duration_since(at(100.0)).as_secs_f64();
+            assert!(
+                (elapsed - f64::from(gone) / RATE as f64).abs() < 1e-3,
+                "{gone} in {elapsed} s"
+            );
+            pace.went(now, entities as usize, RATE);
+            gone += entities;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_waits_for_its_turn_and_one_that_gives_up_uses_none() {
+        // Eleven days for the first one, so that the second cannot have its turn in this test's time.
+        let (book, rate) = (ExpiryBook::default(), 1);
+        book.pace(1_000_000, rate).await;
+        let free_from = book.pace.lock().await.free_from;
+        let waits = tokio::time::timeout(Duration::ZERO, book.pace(1, rate)).await;
+        assert!(waits.is_err());
+        assert_eq!(book.pace.lock().await.free_from, free_from);
     }
 }

@@ -200,6 +200,36 @@ async fn what_has_expired_is_removed_once_whoever_leads() {
     }
     assert_eq!(expired.len(), COUNT);
     assert!(expired.iter().all(|(key, times)| key.starts_with("soon/") && *times == 1));
+    // Nobody waits behind all of them: they go in transactions of their own of bounded size.
+    let batches = expiry_batches(&node, vault).await;
+    // A leader that was killed may have begun with some.
+    assert!(batches.iter().sum::<usize>() >= COUNT, "{batches:?}");
+    assert!(batches.iter().all(|count| (1..=EXPIRY_BATCH_MAX).contains(count)), "{batches:?}");
+    assert!(batches.len() < COUNT / 2, "one by one takes longer: {batches:?}");
+}
+
+/// Most entities that one transaction removes because they have expired.
+const EXPIRY_BATCH_MAX: usize = 250;
+
+/// How many entities each transaction of the expiry removes.
+async fn expiry_batches(node: &Node, vault: VaultRef) -> Vec<usize> {
+    let (namespace_id, vault_id) = wire(vault);
+    let (start_height, end_height) = (1, 10_000);
+    let request = v1::GetBlockRangeRequest { namespace_id, vault_id, start_height, end_height };
+    let range = node.reads().get_block_range(request).await.unwrap().into_inner();
+    let tip = range.current_tip;
+    assert_eq!(range.blocks.last().and_then(|block| block.header.as_ref()).unwrap().height, tip);
+    let mut batches = Vec::new();
+    for transaction in range.blocks.into_iter().flat_map(|block| block.transactions) {
+        if transaction.client_id.is_some_and(|client| client.id == "_expiry") {
+            for operation in &transaction.operations {
+                let op = operation.op.as_ref().unwrap();
+                assert!(matches!(op, v1::operation::Op::ExpireEntity(_)), "{op:?}");
+            }
+            batches.push(transaction.operations.len());
+        }
+    }
+    batches
 }
 
 #[tokio::test(flavor = "multi_thread")]
