@@ -23,6 +23,8 @@ mod cluster {
     mod deletion;
     mod deployment;
     mod faults;
+    #[cfg(feature = "failpoints")]
+    mod forwarding;
     mod harness;
     mod heights;
     mod hostile;
