@@ -57,6 +57,6 @@ pub use tree::{
     PageReference, PageSummary, PageWrite, PrefixProof, Presence, ProofError, ProvedPage,
     StateTree, TreeAnchor, TreeStore, verify_list,
 };
-pub use trust::{CountError, Counted, Threshold, TimeRule, TrustBundle, Voter, VoterSet};
+pub use trust::{CountError, Counted, LeftOut, Threshold, TimeRule, TrustBundle, Voter, VoterSet};
 pub use verified_list::{ListPage, ListProgress, ListQuestion, VerifiedItem, VerifiedList};
 pub use verified_read::{ReadItem, ReadRequest, VerifiedAnswer, VerifiedRead, VerifiedValue};

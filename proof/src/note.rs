@@ -201,6 +201,11 @@ impl SignedNote {
         Ok(valid)
     }
 
+    /// True if a line claims to be the log's own signature, whatever its key.
+    pub(crate) fn is_log_line(&self, line: &NoteSignature) -> bool {
+        line.name == self.text.split('\n').next().unwrap_or_default()
+    }
+
     /// [`SignedNote::cosignatures`], unless a memory holds what it said of the same note and the same keys.
     pub(crate) fn cosignatures_remembered(
         &self,

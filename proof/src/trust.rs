@@ -2,14 +2,16 @@
 //!
 //! The time is always the caller's. Must never count a key twice, nor a signature without a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
 
 use ledger_types::limits::NAME_BYTES_MAX;
 use ledger_types::{NodeId, check_name};
 use thiserror::Error;
 
 use crate::encoding::{DecodeError, Reader, Writer};
-use crate::note::{CheckedNotes, KnownSigner, NoteError, SignedNote, cosigner_name};
+use crate::note::{CheckedNotes, Cosignature, KnownSigner, NoteError, SignedNote, cosigner_name};
 
 /// First bytes of an encoded bundle, which is also the form of a bundle file.
 const MAGIC: [u8; 16] = *b"trust-bundle/v1\0";
@@ -101,6 +103,38 @@ pub struct Counted {
     pub oldest_time: u64,
 }
 
+/// How many lines of a note do not count for a set of voters, by reason; each line once. Log signatures are no
+/// lines of voters and are not among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeftOut {
+    /// Lines that concern no key of the set.
+    pub of_strangers: usize,
+    /// Valid lines of a key of the set that counts already.
+    pub repeated: usize,
+    /// Valid lines of keys of the set that are older than the bundle lets count.
+    pub too_old: usize,
+    /// Valid lines of keys of the set that are further ahead of the clock than the bundle lets count.
+    pub too_far_ahead: usize,
+}
+
+impl fmt::Display for LeftOut {
+    /// `; left out: 2 too old, 1 of no voter`; nothing if none is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = [
+            (self.too_old, "too old"),
+            (self.too_far_ahead, "too far ahead of the clock"),
+            (self.repeated, "of a key that counts already"),
+            (self.of_strangers, "of no voter"),
+        ];
+        let mut before = "; left out: ";
+        for (lines, why) in reasons.into_iter().filter(|(lines, _)| *lines > 0) {
+            write!(f, "{before}{lines} {why}")?;
+            before = ", ";
+        }
+        Ok(())
+    }
+}
+
 /// Why a note does not count.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum CountError {
@@ -116,12 +150,14 @@ pub enum CountError {
     #[error(transparent)]
     Note(#[from] NoteError),
     /// Too few of the voters cosigned in time.
-    #[error("{counted} voters cosigned in time, {required} must have")]
+    #[error("{counted} voters cosigned in time, {required} must have{left_out}")]
     TooFew {
         /// Distinct keys that count, in the set that came closest.
         counted: usize,
         /// The keys that set requires.
         required: usize,
+        /// Why the note's other lines do not count for that set.
+        left_out: LeftOut,
     },
     /// No voters are given.
     #[error("there are no voters to count")]
@@ -183,14 +219,13 @@ impl TrustBundle {
             }
         };
         let known = self.known_signers(sets);
+        let valid = note.cosignatures_remembered(&known, memory)?;
         let mut newest: BTreeMap<[u8; 32], u64> = BTreeMap::new();
-        for cosignature in note.cosignatures_remembered(&known, memory)? {
-            if window.contains(&cosignature.time) {
-                let time = newest.entry(cosignature.public_key).or_default();
-                *time = cosignature.time.max(*time);
-            }
+        for cosignature in valid.iter().filter(|one| window.contains(&one.time)) {
+            let time = newest.entry(cosignature.public_key).or_default();
+            *time = cosignature.time.max(*time);
         }
-        let mut closest: Option<(usize, usize)> = None;
+        let mut closest: Option<(usize, usize, &VoterSet)> = None;
         for set in sets.iter().filter(|set| !set.voters.is_empty()) {
             let times: BTreeMap<[u8; 32], u64> = set
                 .voters
@@ -203,13 +238,13 @@ impl TrustBundle {
                 let oldest_time = times.into_values().min().unwrap_or_default();
                 return Ok(Counted { keys: counted, oldest_time });
             }
-            let missing = |(counted, required): (usize, usize)| required - counted;
-            if closest.is_none_or(|best| missing((counted, required)) < missing(best)) {
-                closest = Some((counted, required));
+            if closest.is_none_or(|(best, needed, _)| required - counted < needed - best) {
+                closest = Some((counted, required, set));
             }
         }
-        let (counted, required) = closest.ok_or(CountError::NoVoters)?;
-        Err(CountError::TooFew { counted, required })
+        let (counted, required, set) = closest.ok_or(CountError::NoVoters)?;
+        let left_out = left_out(note, &valid, set, &window);
+        Err(CountError::TooFew { counted, required, left_out })
     }
 
     fn known_signers(&self, sets: &[VoterSet]) -> Vec<KnownSigner> {
@@ -298,6 +333,31 @@ impl TrustBundle {
     }
 }
 
+/// Why lines of a note do not count for a set, given those that are valid.
+fn left_out(
+    note: &SignedNote,
+    valid: &[Cosignature],
+    set: &VoterSet,
+    window: &RangeInclusive<u64>,
+) -> LeftOut {
+    let cosigning = note.signatures.iter().filter(|line| !note.is_log_line(line)).count();
+    let mut left_out =
+        LeftOut { of_strangers: cosigning.saturating_sub(valid.len()), ..LeftOut::default() };
+    let mut counted = BTreeSet::new();
+    for Cosignature { public_key, time } in valid {
+        if !set.voters.iter().any(|voter| voter.public_key == *public_key) {
+            left_out.of_strangers += 1;
+        } else if time < window.start() {
+            left_out.too_old += 1;
+        } else if time > window.end() {
+            left_out.too_far_ahead += 1;
+        } else if !counted.insert(*public_key) {
+            left_out.repeated += 1;
+        }
+    }
+    left_out
+}
+
 fn read_threshold(reader: &mut Reader<'_>) -> Result<Threshold, DecodeError> {
     match reader.u8("threshold")? {
         THRESHOLD_MAJORITY => Ok(Threshold::Majority),
@@ -324,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::{Checkpoint, Origin};
-    use crate::note::{Cosignature, NodeKey, NoteSignature};
+    use crate::note::{NodeKey, NoteSignature};
 
     const NOW: u64 = 1_000_000;
 
@@ -374,30 +434,64 @@ mod tests {
         bundle().count(&note, sets, TimeRule::Now(NOW))
     }
 
+    fn one_of_two(left_out: LeftOut) -> Result<Counted, CountError> {
+        Err(CountError::TooFew { counted: 1, required: 2, left_out })
+    }
+
     #[test]
     fn a_majority_in_time_counts() {
         let three = [set(&[1, 2, 3])];
         let lines = vec![cosign(1, NOW - 60), cosign(2, NOW + 5)];
         assert_eq!(count(lines, &three), Ok(Counted { keys: 2, oldest_time: NOW - 60 }));
-        let one = CountError::TooFew { counted: 1, required: 2 };
-        assert_eq!(count(vec![cosign(1, NOW - 61), cosign(2, NOW)], &three), Err(one.clone()));
-        assert_eq!(count(vec![cosign(1, NOW + 6), cosign(2, NOW)], &three), Err(one.clone()));
-        assert_eq!(count(vec![cosign(4, NOW), cosign(2, NOW)], &three), Err(one));
+        let too_old = LeftOut { too_old: 1, ..LeftOut::default() };
+        assert_eq!(count(vec![cosign(1, NOW - 61), cosign(2, NOW)], &three), one_of_two(too_old));
+        let early = LeftOut { too_far_ahead: 1, ..LeftOut::default() };
+        assert_eq!(count(vec![cosign(1, NOW + 6), cosign(2, NOW)], &three), one_of_two(early));
+        let stranger = LeftOut { of_strangers: 1, ..LeftOut::default() };
+        assert_eq!(count(vec![cosign(4, NOW), cosign(2, NOW)], &three), one_of_two(stranger));
+        assert_eq!(count(vec![cosign(2, NOW)], &three), one_of_two(LeftOut::default()));
         assert_eq!(count(vec![cosign(1, NOW)], &[]), Err(CountError::NoVoters));
         assert_eq!(count(vec![cosign(1, NOW)], &[set(&[])]), Err(CountError::NoVoters));
     }
 
     #[test]
     fn one_key_counts_once_and_a_log_signature_never() {
-        let one = CountError::TooFew { counted: 1, required: 2 };
         let three = [set(&[1, 2, 3])];
-        assert_eq!(count(vec![cosign(1, NOW), cosign(1, NOW - 1)], &three), Err(one.clone()));
+        let twice = LeftOut { repeated: 1, ..LeftOut::default() };
+        assert_eq!(count(vec![cosign(1, NOW), cosign(1, NOW - 1)], &three), one_of_two(twice));
         let log = key(2).sign_log(&checkpoint());
-        assert_eq!(count(vec![cosign(1, NOW), log], &three), Err(one.clone()));
+        assert_eq!(count(vec![cosign(1, NOW), log], &three), one_of_two(LeftOut::default()));
         let mut two_names = set(&[1, 2, 3]);
         two_names.voters[1].public_key = key(1).public_key();
         let lines = vec![cosign(1, NOW), key(1).cosign(&checkpoint(), "n2", NOW)];
-        assert_eq!(count(lines, &[two_names]), Err(one));
+        assert_eq!(count(lines, &[two_names]), one_of_two(twice));
+    }
+
+    #[test]
+    fn every_line_that_does_not_count_is_told_with_its_reason() {
+        let log = key(1).sign_log(&checkpoint());
+        let lines = vec![
+            log,
+            cosign(1, NOW),
+            cosign(1, NOW - 2),
+            cosign(2, NOW - 61),
+            cosign(3, NOW - 100),
+            cosign(3, NOW + 6),
+            cosign(4, NOW),
+            cosign(5, NOW),
+        ];
+        let left_out = LeftOut { of_strangers: 2, repeated: 1, too_old: 2, too_far_ahead: 1 };
+        let refused = count(lines.clone(), &[set(&[1, 2, 3])]);
+        assert_eq!(refused, one_of_two(left_out));
+        let text = refused.expect_err("it does not count").to_string();
+        let expected = "1 voters cosigned in time, 2 must have; left out: 2 too old, \
+             1 too far ahead of the clock, 1 of a key that counts already, 2 of no voter";
+        assert_eq!(text, expected);
+        let none = CountError::TooFew { counted: 0, required: 1, left_out: LeftOut::default() };
+        assert_eq!(none.to_string(), "0 voters cosigned in time, 1 must have");
+        // During a change a voter of the other set is a stranger to the set that came closest.
+        let sets = [set(&[4, 6, 7, 8, 9]), set(&[1, 2, 3])];
+        assert_eq!(count(lines, &sets), one_of_two(left_out));
     }
 
     /// Everything that was asked and kept.
@@ -455,8 +549,8 @@ mod tests {
     #[test]
     fn an_old_note_freshly_cosigned_by_one_bad_voter_does_not_count() {
         let lines = vec![cosign(1, NOW), cosign(2, NOW - 1000), cosign(3, NOW - 1000)];
-        let error = CountError::TooFew { counted: 1, required: 2 };
-        assert_eq!(count(lines, &[set(&[1, 2, 3])]), Err(error));
+        let left_out = LeftOut { too_old: 2, ..LeftOut::default() };
+        assert_eq!(count(lines, &[set(&[1, 2, 3])]), one_of_two(left_out));
     }
 
     #[test]
@@ -465,7 +559,7 @@ mod tests {
         assert!(count(vec![cosign(1, NOW), cosign(2, NOW)], &sets).is_ok());
         assert!(count(vec![cosign(4, NOW), cosign(5, NOW)], &sets).is_ok());
         let mixed = count(vec![cosign(1, NOW), cosign(4, NOW)], &sets);
-        assert_eq!(mixed, Err(CountError::TooFew { counted: 1, required: 2 }));
+        assert_eq!(mixed, one_of_two(LeftOut { of_strangers: 1, ..LeftOut::default() }));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use ledger_proof::note::SignedNote;
 use ledger_proof::rfc9162::{PathError, verify_inclusion};
 use ledger_proof::tree::bits;
 use ledger_proof::{
-    Consistency, CountError, KeyProof, KnownCheckpoint, Origin, Presence, ProofError, ReadAt,
-    ReadRequest, Receipt, ReceiptRequest, Threshold, TimeRule, TransactionChoice, Trust,
+    Consistency, CountError, KeyProof, KnownCheckpoint, LeftOut, Origin, Presence, ProofError,
+    ReadAt, ReadRequest, Receipt, ReceiptRequest, Threshold, TimeRule, TransactionChoice, Trust,
     TrustBundle, VerifiedAnswer, VerifiedRead, VerifiedValue, VerifyError, VoterSet, hash, tx_tree,
 };
 use ledger_types::{Digest, StateKey, TxId, VaultRef};
@@ -400,20 +400,27 @@ fn one_bad_node_cannot_make_a_note_count() {
     let vault = vault();
     let checkpoint = vault.checkpoint();
     let three = [voters(&[1, 2, 3])];
-    let too_few = VerifyError::Count(CountError::TooFew { counted: 1, required: 2 });
+    let too_few = |left_out| {
+        let (counted, required) = (1, 2);
+        Err(VerifyError::Count(CountError::TooFew { counted, required, left_out }))
+    };
+    let none = LeftOut::default();
     assert!(with_note(&vault.note(&[1, 3], NOW), &three).is_ok());
     let mut old = vault.note(&[1, 2, 3], NOW - 10_000);
     old.signatures.push(node_key(1).cosign(&checkpoint, &node_name(1), NOW));
-    assert_eq!(with_note(&old, &three), Err(too_few.clone()), "old note, freshly cosigned by one");
+    let expected = too_few(LeftOut { too_old: 3, ..none });
+    assert_eq!(with_note(&old, &three), expected, "old note, freshly cosigned by one");
     let mut twice = vault.note(&[1], NOW);
     twice.signatures.push(node_key(1).cosign(&checkpoint, &node_name(1), NOW - 1));
-    assert_eq!(with_note(&twice, &three), Err(too_few.clone()), "one key counted twice");
+    let expected = too_few(LeftOut { repeated: 1, ..none });
+    assert_eq!(with_note(&twice, &three), expected, "one key counted twice");
     let mut logs = vault.note(&[1], NOW);
     logs.signatures.push(node_key(2).sign_log(&checkpoint));
     logs.signatures.push(node_key(3).sign_log(&checkpoint));
-    assert_eq!(with_note(&logs, &three), Err(too_few.clone()), "log signatures never count");
+    assert_eq!(with_note(&logs, &three), too_few(none), "log signatures never count");
     let removed = vault.note(&[1, 4], NOW);
-    assert_eq!(with_note(&removed, &three), Err(too_few), "a removed node's key");
+    let expected = too_few(LeftOut { of_strangers: 1, ..none });
+    assert_eq!(with_note(&removed, &three), expected, "a removed node's key");
     let mut renamed = vault.note(&[1, 2], NOW);
     renamed.signatures[2].signature[20] ^= 1;
     let refused = with_note(&renamed, &three);
