@@ -22,16 +22,21 @@ pub enum TrustSource {
     FirstUse,
 }
 
-/// Settings of a [`Client`](crate::Client). Start from [`ClientConfig::new`].
+/// Settings of a [`Client`](crate::Client). Start from [`ClientConfig::verifying`], or from [`ClientConfig::new`] for a
+/// client that writes and believes what it reads.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Nodes to begin with, each `host:port` or `http://host:port`. Others are learnt from them.
+    /// Nodes to begin with, each `host:port` or `http://host:port`; or one address behind which any of them answers.
+    /// A host is an IP address or a name. Other nodes are learnt from them.
     pub addresses: Vec<String>,
     /// Whose signatures count in verified reads.
     pub trust: TrustSource,
-    /// Directory for checkpoints, pinned trust and evidence of forks. Without one, checkpoints are
-    /// remembered only as long as the client lives.
+    /// Directory for checkpoints, pinned trust and evidence of forks, made if it is missing. It belongs to one
+    /// client or to several on one machine. There is no default: a library does not choose where to write.
     pub state_dir: Option<PathBuf>,
+    /// Lets a client with a trust file do without `state_dir`. It remembers checkpoints only as long as it lives, so
+    /// a history that was taken back is not noticed after a restart, and it keeps no evidence of forks.
+    pub forgets_checkpoints: bool,
     /// Longest time a call may take, retries included.
     pub deadline: Duration,
     /// Longest time a single attempt may take before another node is asked.
@@ -47,12 +52,29 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Settings for the cluster behind `addresses`, with a client id drawn at random.
+    /// Settings for a client that verifies: signatures count as the trust file says, and what was checked is
+    /// remembered in `state_dir`.
+    pub fn verifying(
+        addresses: Vec<String>,
+        trust_file: impl Into<PathBuf>,
+        state_dir: impl Into<PathBuf>,
+    ) -> ClientConfig {
+        ClientConfig {
+            trust: TrustSource::File(trust_file.into()),
+            state_dir: Some(state_dir.into()),
+            ..ClientConfig::new(addresses)
+        }
+    }
+
+    /// Settings for the cluster behind `addresses`, with a client id drawn at random. They name neither whom to trust
+    /// nor where to remember: verified calls are refused with [`ClientError::NoTrust`] until `trust` and `state_dir`
+    /// are set.
     pub fn new(addresses: Vec<String>) -> ClientConfig {
         ClientConfig {
             addresses,
             trust: TrustSource::default(),
             state_dir: None,
+            forgets_checkpoints: false,
             deadline: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(2),
@@ -79,6 +101,12 @@ impl ClientConfig {
         }
         if self.trust == TrustSource::FirstUse && self.state_dir.is_none() {
             return refuse("trust on first use needs state_dir, where the first answer is pinned");
+        }
+        let verifies = matches!(self.trust, TrustSource::File(_));
+        if verifies && self.state_dir.is_none() && !self.forgets_checkpoints {
+            return refuse(
+                "a trust file needs state_dir, where checkpoints are remembered; set forgets_checkpoints to do without",
+            );
         }
         Ok(())
     }

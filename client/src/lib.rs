@@ -2,6 +2,22 @@
 //!
 //! Owns everything between an application and the wire. Answers of verified reads are checked here with
 //! `ledger-proof` and never just believed. Must never print, and never read the environment.
+//!
+//! # Which calls verify
+//!
+//! A call verifies if its name or its answer says so. These check what they return against the signatures of a
+//! majority and against the checkpoint remembered of the log:
+//!
+//! - [`Client::verified_get`], [`Client::verified_list`], [`Client::whole_verified_list`]
+//! - [`Client::receipt`], [`Client::key_history`], [`Client::extend_checkpoint`], [`Client::compare_checkpoints`]
+//! - [`audit`], which replays a vault and compares its replicas
+//!
+//! All others believe the node that answers: [`Client::read`], [`Client::batch_read`], [`Client::list_entities`],
+//! [`Client::list_relationships`], [`Client::list_resources`], [`Client::tip`], [`Client::block`], [`Client::blocks`],
+//! [`Client::export`], watches, status, and what a write says of itself until its receipt was asked for. They cost
+//! less, and one dishonest node is enough to make them false.
+//!
+//! Start from [`ClientConfig::verifying`]: it names whom to trust and where to remember.
 
 mod admin;
 mod attempt;

@@ -87,7 +87,8 @@ pub struct ResourcePages {
 }
 
 impl Client {
-    /// Lists the entities whose keys begin with `prefix`, which may be empty.
+    /// Lists the entities whose keys begin with `prefix`, which may be empty. Not proved: the node that answers is
+    /// believed, also in that nothing is missing; see [`Client::verified_list`].
     pub fn list_entities(
         &self,
         vault: VaultRef,
@@ -109,7 +110,8 @@ impl Client {
         Ok(EntityPages { client: self.clone(), vault, consistency, request: Some(request) })
     }
 
-    /// Lists the relationships that pass the filter. With a resource or a subject the scan is narrow.
+    /// Lists the relationships that pass the filter. With a resource or a subject the scan is narrow. Not proved: see
+    /// [`Client::verified_list`].
     pub fn list_relationships(
         &self,
         vault: VaultRef,
@@ -132,7 +134,8 @@ impl Client {
         Ok(RelationshipPages { client: self.clone(), vault, consistency, request: Some(request) })
     }
 
-    /// Lists the resources of a type, those whose name has `resource_type` before its first colon, each once.
+    /// Lists the resources of a type, those whose name has `resource_type` before its first colon, each once. Not
+    /// proved: see [`Client::verified_list`] of [`ListOf::ResourceType`](crate::ListOf::ResourceType).
     pub fn list_resources(
         &self,
         vault: VaultRef,

@@ -64,7 +64,7 @@ pub(crate) fn wire_consistency(consistency: Consistency) -> i32 {
 }
 
 impl Client {
-    /// Reads one entity.
+    /// Reads one entity. Not proved: the node that answers is believed; see [`Client::verified_get`].
     pub async fn read(
         &self,
         vault: VaultRef,
@@ -83,7 +83,8 @@ impl Client {
         Ok(ReadAnswer { value: answer.value, height: answer.block_height })
     }
 
-    /// Reads several entities at one height.
+    /// Reads several entities at one height. Not proved: the node that answers is believed; see
+    /// [`Client::verified_get`].
     pub async fn batch_read(
         &self,
         vault: VaultRef,

@@ -459,7 +459,7 @@ impl Cluster {
         narrator.line(format_args!("  export LEDGER_STATE_DIR={state}"));
         narrator.line(format_args!("  {cli} status --groups"));
         narrator
-            .line(format_args!("  {cli} list relationships -n {namespace} -v {number} --limit 5"));
+            .line(format_args!("  {cli} list resources -n {namespace} -v {number} file --limit 5"));
         narrator.line(format_args!("  {cli} put -n {namespace} -v {number} doc:1#viewer@user:you"));
         narrator.line(format_args!(
             "  {cli} --trust-on-first-use get -n {namespace} -v {number} doc:1#viewer@user:you"

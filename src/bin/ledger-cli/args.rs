@@ -21,9 +21,13 @@ use crate::output::Format;
 pub(crate) use maintenance::{RemoveExpiredOptions, VaultSnapshotOptions};
 pub(crate) use workload::{Work, WorkloadCommand, WorkloadOptions};
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 it worked, 1 it failed or could not ask, 2 something was checked and is not believed, \
+3 and 4 as audit says, 64 the arguments make no sense.";
+
 /// Talks to a Ledger cluster: writes, reads whose answers are proved, watches, measures.
 #[derive(Parser, Debug)]
-#[command(name = "ledger-cli", version, propagate_version = true)]
+#[command(name = "ledger-cli", version, propagate_version = true, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -98,7 +102,7 @@ pub(crate) enum Command {
     Delete(DeleteOptions),
     /// Read, checking the proof that comes with the answer.
     Get(GetOptions),
-    /// List entities or relationships.
+    /// List entities, relationships or resources, checking the proof that none is missing.
     #[command(subcommand)]
     List(ListCommand),
     /// Bring a file of entities and relationships into a vault. Begun again after a stop, it goes on.
@@ -353,12 +357,8 @@ pub(crate) struct ListRelationshipsOptions {
     /// Only this subject.
     #[arg(long)]
     pub(crate) subject: Option<String>,
-    /// Only resources with this before their first colon; needs --verified.
-    #[arg(
-        long,
-        requires = "verified",
-        conflicts_with_all = ["resource", "relation", "subject"]
-    )]
+    /// Only resources with this before their first colon.
+    #[arg(long, conflicts_with_all = ["resource", "relation", "subject", "unverified"])]
     pub(crate) resource_type: Option<String>,
     #[command(flatten)]
     pub(crate) common: ListScope,
@@ -385,17 +385,17 @@ pub(crate) struct ListPages {
     /// Show every write acknowledged before now.
     #[arg(long)]
     pub(crate) linearizable: bool,
+    /// Believe the node that answers, instead of checking that every item is there and none is missing.
+    #[arg(long)]
+    pub(crate) unverified: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ListScope {
     #[command(flatten)]
     pub(crate) page: ListPages,
-    /// Check the proof that every item is there and none is missing.
-    #[arg(long)]
-    pub(crate) verified: bool,
     /// Keep the proof of the whole list in a file that `verify` reads.
-    #[arg(long, value_name = "FILE", requires = "verified")]
+    #[arg(long, value_name = "FILE", conflicts_with = "unverified")]
     pub(crate) save_proof: Option<PathBuf>,
 }
 

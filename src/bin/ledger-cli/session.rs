@@ -17,6 +17,12 @@ pub(crate) fn config(global: &Global) -> ClientConfig {
         (None, false) => TrustSource::Pinned,
     };
     config.state_dir = global.state_dir.clone().or_else(default_state_dir);
+    if config.state_dir.is_none() && global.trust.is_some() {
+        eprintln!(
+            "ledger-cli: nothing is remembered, so a history that is taken back is not noticed: give --state-dir"
+        );
+        config.forgets_checkpoints = true;
+    }
     config.deadline = global.deadline;
     if let Some(client_id) = &global.client_id {
         config.client_id.clone_from(client_id);

@@ -1,13 +1,15 @@
-//! `list`: items as they come, page by page.
+//! `list`: proved lists page by page, and unproved ones on request.
+
+use std::path::Path;
 
 use ledger_client::{Consistency, ListOf, ListOptions, RelationshipFilter, VerifiedOptions};
 use ledger_proof::{AuthenticatedBlock, VerifiedItem};
-use ledger_types::VaultRef;
-use serde_json::json;
+use ledger_types::{StateKey, VaultRef};
+use serde_json::{Value, json};
 
 use crate::args::{
     Global, ListCommand, ListEntitiesOptions, ListPages, ListRelationshipsOptions,
-    ListResourcesOptions, ListScope, VaultChoice,
+    ListResourcesOptions, VaultChoice,
 };
 use crate::commands::get::{age, key_name, needed, save};
 use crate::failure::Failure;
@@ -15,7 +17,7 @@ use crate::output::Format;
 use crate::{names, output, session};
 
 /// Items asked for at once.
-const PAGE_ITEMS: usize = 1_000;
+const PAGE_ITEMS: u32 = 1_000;
 
 /// Lists.
 pub(crate) async fn run(command: &ListCommand, global: &Global) -> Result<(), Failure> {
@@ -27,9 +29,14 @@ pub(crate) async fn run(command: &ListCommand, global: &Global) -> Result<(), Fa
 }
 
 async fn entities(options: &ListEntitiesOptions, global: &Global) -> Result<(), Failure> {
-    if options.common.verified {
-        let list = ListOf::Entities(options.prefix.clone());
-        return verified(list, &options.vault, &options.common, global).await;
+    if !options.common.page.unverified {
+        let listing = Listing {
+            list: ListOf::Entities(options.prefix.clone()),
+            page: &options.common.page,
+            save_proof: options.common.save_proof.as_deref(),
+            shows_all: true,
+        };
+        return verified(listing, &options.vault, global, |item| Some(item_line(item))).await;
     }
     let client = session::connect(global).await?;
     let vault = session::vault(&client, &options.vault).await?;
@@ -53,9 +60,8 @@ async fn entities(options: &ListEntitiesOptions, global: &Global) -> Result<(), 
 }
 
 async fn relationships(options: &ListRelationshipsOptions, global: &Global) -> Result<(), Failure> {
-    if options.common.verified {
-        let list = relationships_of(options)?;
-        return verified(list, &options.vault, &options.common, global).await;
+    if !options.common.page.unverified {
+        return verified_relationships(options, global).await;
     }
     let client = session::connect(global).await?;
     let vault = session::vault(&client, &options.vault).await?;
@@ -80,7 +86,29 @@ async fn relationships(options: &ListRelationshipsOptions, global: &Global) -> R
     Ok(())
 }
 
+/// Relationships with proof. What is proved beside the relation wanted is left out here.
+async fn verified_relationships(
+    options: &ListRelationshipsOptions,
+    global: &Global,
+) -> Result<(), Failure> {
+    let (list, relation) = relationships_of(options)?;
+    let listing = Listing {
+        list,
+        page: &options.common.page,
+        save_proof: options.common.save_proof.as_deref(),
+        shows_all: relation.is_none(),
+    };
+    let line = |item: &VerifiedItem| {
+        let (_, found, _) = StateKey::as_relationship(&item.key)?;
+        relation.as_ref().is_none_or(|wanted| wanted == found).then(|| item_line(item))
+    };
+    verified(listing, &options.vault, global, line).await
+}
+
 async fn resources(options: &ListResourcesOptions, global: &Global) -> Result<(), Failure> {
+    if !options.page.unverified {
+        return verified_resources(options, global).await;
+    }
     let client = session::connect(global).await?;
     let vault = session::vault(&client, &options.vault).await?;
     let wanted = list_options(&options.page);
@@ -97,50 +125,96 @@ async fn resources(options: &ListResourcesOptions, global: &Global) -> Result<()
     Ok(())
 }
 
-/// The list that the filters name, if one proof can show that it is complete.
-fn relationships_of(options: &ListRelationshipsOptions) -> Result<ListOf, Failure> {
+/// Resources with proof: those of all relationships of the type, of which each comes with its neighbours.
+async fn verified_resources(
+    options: &ListResourcesOptions,
+    global: &Global,
+) -> Result<(), Failure> {
+    let listing = Listing {
+        list: ListOf::ResourceType(options.resource_type.clone()),
+        page: &options.page,
+        save_proof: None,
+        shows_all: false,
+    };
+    let mut last = String::new();
+    let line = |item: &VerifiedItem| {
+        let (resource, _, _) = StateKey::as_relationship(&item.key)?;
+        if resource == last {
+            return None;
+        }
+        resource.clone_into(&mut last);
+        Some((last.clone(), json!({ "resource": last })))
+    };
+    verified(listing, &options.vault, global, line).await
+}
+
+/// The list that the filters name, if one proof can show that it is complete, and the relation that is wanted of it
+/// if the list holds others.
+fn relationships_of(
+    options: &ListRelationshipsOptions,
+) -> Result<(ListOf, Option<String>), Failure> {
     let ListRelationshipsOptions { resource, relation, subject, resource_type, .. } = options;
     match (resource.clone(), relation.clone(), subject.clone(), resource_type.clone()) {
-        (None, None, None, Some(resource_type)) => Ok(ListOf::ResourceType(resource_type)),
-        (Some(resource), relation, None, _) => Ok(ListOf::Resource { resource, relation }),
-        (resource, None, Some(subject), _) => Ok(ListOf::Subject { subject, resource }),
+        (None, None, None, Some(resource_type)) => Ok((ListOf::ResourceType(resource_type), None)),
+        (Some(resource), relation, None, _) => Ok((ListOf::Resource { resource, relation }, None)),
+        (resource, relation, Some(subject), _) => {
+            Ok((ListOf::Subject { subject, resource }, relation))
+        }
         _ => Err(Failure::failed(
-            "--verified needs --resource (and --relation), --resource-type, or --subject (and --resource)",
+            "no proof shows all relationships of a vault: give --resource, --resource-type or --subject, or --unverified",
         )),
     }
 }
 
-/// Lists with proofs. Nothing is shown of a page that did not hold; the last line says that none is missing.
-async fn verified(
+/// A list that is proved.
+struct Listing<'a> {
     list: ListOf,
+    page: &'a ListPages,
+    save_proof: Option<&'a Path>,
+    /// Each item is shown, so that a limit of items shown is one of items read.
+    shows_all: bool,
+}
+
+/// Lists with proofs; `line` tells how an item is shown, if it is. Nothing is shown of a page that did not hold, and
+/// the last line says that none is missing.
+async fn verified(
+    listing: Listing<'_>,
     vault: &VaultChoice,
-    common: &ListScope,
     global: &Global,
+    mut line: impl FnMut(&VerifiedItem) -> Option<(String, Value)>,
 ) -> Result<(), Failure> {
+    let Listing { list, page, save_proof, shows_all } = listing;
     let client = session::connect(global).await?;
     let vault = session::vault(&client, vault).await?;
-    let consistency = list_options(&common.page).consistency;
-    let wanted = VerifiedOptions { consistency, min_height: 0, at_height: common.page.at_height };
+    let options = list_options(page);
+    let wanted = VerifiedOptions {
+        consistency: options.consistency,
+        min_height: 0,
+        at_height: page.at_height,
+    };
     let bundle = client.trust_bundle().await?;
-    let rule = needed(&bundle);
-    let format = global.format();
-    if let Some(path) = &common.save_proof {
-        let list = client.whole_verified_list(vault, list, limit(&common.page), wanted).await?;
+    let (rule, format) = (needed(&bundle), global.format());
+    if let Some(path) = save_proof {
+        let list = client.whole_verified_list(vault, list, limit(page), wanted).await?;
         save(&list.saved_proof, path)?;
-        list.items.iter().for_each(|item| show_item(format, item));
-        show_end(format, (vault, list.items.len()), &list.block, &rule);
+        let lines: Vec<_> = list.items.iter().filter_map(line).collect();
+        lines.iter().for_each(|(text, json)| output::line(format, text, json));
+        show_end(format, (vault, lines.len()), &list.block, &rule);
         return Ok(());
     }
-    let page_items = u32::try_from(limit(&common.page).min(PAGE_ITEMS)).expect("pages are small");
+    let page_items = if shows_all { options.page_items } else { PAGE_ITEMS };
     let mut pages = client.verified_list(vault, list, page_items, wanted)?;
     let mut shown = 0;
-    while let Some(page) = pages.next_page().await? {
-        let left = limit(&common.page) - shown;
-        page.iter().take(left).for_each(|item| show_item(format, item));
-        shown += page.len().min(left);
-        if page.len() > left || (shown == limit(&common.page) && !pages.is_complete()) {
-            eprintln!("verified so far; --limit leaves the rest of the list out");
-            return Ok(());
+    while let Some(items) = pages.next_page().await? {
+        for (text, json) in items.iter().filter_map(&mut line) {
+            if shown == limit(page) {
+                return left_out();
+            }
+            output::line(format, &text, &json);
+            shown += 1;
+        }
+        if shown == limit(page) && shows_all && !pages.is_complete() {
+            return left_out();
         }
     }
     if let Some(block) = pages.block() {
@@ -149,8 +223,20 @@ async fn verified(
     Ok(())
 }
 
+/// Says why the list ends without the line that nothing is missing.
+fn left_out() -> Result<(), Failure> {
+    eprintln!("verified so far; --limit leaves the rest of the list out");
+    Ok(())
+}
+
 /// Shows one item of a checked list.
 pub(crate) fn show_item(format: Format, item: &VerifiedItem) {
+    let (text, json) = item_line(item);
+    output::line(format, &text, &json);
+}
+
+/// An item for people and for programs.
+fn item_line(item: &VerifiedItem) -> (String, Value) {
     let name = key_name(&item.key);
     let mut json = output::value_json(&item.value);
     json["key"] = json!(name);
@@ -160,7 +246,7 @@ pub(crate) fn show_item(format: Format, item: &VerifiedItem) {
         true => name,
         false => format!("{name}\t{}", output::value_text(&item.value)),
     };
-    output::line(format, &text, &json);
+    (text, json)
 }
 
 /// Shows under what a list is complete.
@@ -190,10 +276,9 @@ pub(crate) fn show_end(
 }
 
 fn list_options(page: &ListPages) -> ListOptions {
-    let page_items = limit(page).min(PAGE_ITEMS);
     ListOptions {
         at_height: page.at_height,
-        page_items: u32::try_from(page_items).expect("pages are small"),
+        page_items: u32::try_from(limit(page)).map_or(PAGE_ITEMS, |limit| limit.min(PAGE_ITEMS)),
         consistency: match page.linearizable {
             true => Consistency::Linearizable,
             false => Consistency::Eventual,
