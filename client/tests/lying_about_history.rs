@@ -18,7 +18,7 @@ use ledger_proof::{
 };
 use ledger_proto::v1;
 use ledger_types::{Digest, StateKey, VaultRef};
-use support::chain::{Cluster, Log, bundle, now};
+use support::chain::{Cluster, Log, bundle, now, remembered};
 use support::{Node, VAULT, config, refusal, start};
 use tempfile::TempDir;
 use tonic::Code;
@@ -73,10 +73,7 @@ impl Scene {
 
     /// The files of what the reader remembers.
     fn remembered(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = std::fs::read_dir(self.state.path()).unwrap();
-        let kept = entries.map(|entry| entry.unwrap().path());
-        let kept = kept.filter(|path| path.extension().is_some_and(|name| name == "checkpoint"));
-        kept.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
+        remembered(self.state.path())
     }
 
     fn known(&self) -> KnownCheckpoint {

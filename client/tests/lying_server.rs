@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +12,12 @@ use ledger_client::{
     Client, ClientError, TrustSource, VerificationError, VerifiedGet, VerifiedOptions, write_bundle,
 };
 use ledger_proof::{
-    Checkpoint, KeyProof, KnownCheckpoint, Origin, SignedNote, Threshold, TimeRule, TrustBundle,
-    VerifiedRead, VerifiedValue,
+    KeyProof, KnownCheckpoint, Origin, SignedNote, Threshold, TimeRule, TrustBundle, VerifiedRead,
+    VerifiedValue,
 };
 use ledger_proto::v1;
 use ledger_types::{StateKey, VaultRef};
-use support::chain::{Cluster, Log, bundle, bundle_of, node_key_of, now};
+use support::chain::{Cluster, Log, bundle, bundle_of, convicting, node_key_of, now, remembered};
 use support::{Node, VAULT, config, start};
 use tempfile::TempDir;
 
@@ -140,13 +139,6 @@ impl Scene {
     }
 }
 
-/// The files of what a client remembers.
-fn remembered(state: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path());
-    let kept = entries.filter(|path| path.extension().is_some_and(|name| name == "checkpoint"));
-    kept.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
-}
-
 fn known(state: &Path) -> KnownCheckpoint {
     let all = remembered(state).into_values().map(|bytes| KnownCheckpoint::decode(&bytes).unwrap());
     all.into_iter().find(|known| known.origin.vault == VAULT).unwrap()
@@ -253,20 +245,6 @@ async fn a_server_that_takes_another_identity_is_refused() {
     };
     let later = reader(&scene.address, scene.state.path(), &scene.trust).await;
     scene.assert_refused_by(&later, "the note is about new.ledger/ns/0/vault/0/0").await;
-}
-
-/// Both notes of an evidence file, checked like any note, times left out.
-fn convicting(evidence: &Path, trust: &TrustBundle) -> [Checkpoint; 2] {
-    let kept = std::fs::read_to_string(evidence).unwrap();
-    let origin = format!("{}/ns/7/vault/9/0\n", trust.domain);
-    let second = kept.rfind(&origin).unwrap();
-    assert!(second > 0, "two notes are kept");
-    [&kept[..second - 1], &kept[second..]].map(|note| {
-        let parsed = SignedNote::parse(note.as_bytes()).unwrap();
-        let counted = trust.count(&parsed, &[trust.system_voters()], TimeRule::Any).unwrap();
-        assert!(counted.keys >= 1);
-        parsed.checkpoint().unwrap()
-    })
 }
 
 fn evidence_of(error: VerificationError) -> std::path::PathBuf {
@@ -426,10 +404,17 @@ async fn one_bad_cosigner_does_not_make_a_note_count() {
         scene.cluster.vault.lock().cosigned_by = cosigned_by.to_vec();
     };
     // Alone; one key twice; a node that no longer votes; an old note that only one signs anew.
-    let (once, twice, removed) = (&[][..], &[(1, 5)][..], &[(4, 0)][..]);
-    for cosigned_by in [once, twice, removed, &[(2, 10_000), (3, 10_000)], &[(2, 601)]] {
+    let lines: [(&[(u8, u64)], &str); 5] = [
+        (&[], "2 must have"),
+        (&[(1, 5)], "left out: 1 of a key that counts already"),
+        (&[(4, 0)], "left out: 1 of no voter"),
+        (&[(2, 10_000), (3, 10_000)], "left out: 2 too old"),
+        (&[(2, 601)], "left out: 1 too old"),
+    ];
+    for (cosigned_by, why) in lines {
         signers(cosigned_by);
-        scene.assert_refused(too_few).await;
+        let error = scene.assert_refused(too_few).await;
+        assert!(error.to_string().ends_with(why), "`{error}` does not end with `{why}`");
     }
     signers(&[]);
     // A stranger under a voter's name, and the bad node's key under another voter's.

@@ -7,17 +7,17 @@ mod support;
 use std::path::Path;
 
 use ledger_client::{
-    Client, ClientError, PINNED_BUNDLE_FILE, SavedProof, TrustSource, VerificationError,
-    VerifiedOptions, read_bundle, write_bundle,
+    Client, ClientConfig, ClientError, PINNED_BUNDLE_FILE, SavedProof, TrustSource,
+    VerificationError, VerifiedOptions, read_bundle, write_bundle,
 };
 use ledger_proof::system_entity::bundle_key;
 use ledger_proof::trust::BundleVoter;
 use ledger_proof::{
-    KnownCheckpoint, TimeRule, TrustBundle, VerifiedRead, VerifiedValue, VerifyError,
+    KnownCheckpoint, Threshold, TimeRule, TrustBundle, VerifiedRead, VerifiedValue, VerifyError,
 };
 use ledger_proto::v1;
 use ledger_types::{NodeId, StateKey, VaultRef};
-use support::chain::{Cluster, Log, bundle, node_key_of};
+use support::chain::{Cluster, Log, bundle, bundle_of, node_key_of};
 use support::{VAULT, config, start};
 
 fn keys() -> Vec<StateKey> {
@@ -221,6 +221,35 @@ async fn trust_on_first_use_pins_and_then_refuses_another_bundle() {
 }
 
 #[tokio::test]
+async fn a_client_that_verifies_remembers_unless_it_is_told_to_forget() {
+    let state = tempfile::tempdir().unwrap();
+    let (node, address) = start().await;
+    let cluster = Cluster::new();
+    cluster.serve(&node);
+    let (file, remembering) = (state.path().join("cluster.trust"), state.path().join("made/here"));
+    write_bundle(&file, &bundle()).unwrap();
+    let mut settings = ClientConfig::verifying(vec![address], &file, &remembering);
+    let read = async |settings: &ClientConfig| {
+        let reader = Client::connect(settings.clone()).await?;
+        let answer = reader.verified_get(VAULT, &keys(), VerifiedOptions::default()).await?;
+        Ok::<u64, ClientError>(answer.proved.block.checkpoint.size)
+    };
+    cluster.vault.lock().commit(&[(StateKey::entity("config"), b"next".to_vec())]);
+    assert_eq!(read(&settings).await.unwrap(), 3);
+    assert_eq!(known_sizes(&remembering, VAULT), [3]);
+    // A later client with this memory notices that the history was taken back.
+    *cluster.vault.lock() = Log::new(VAULT);
+    let error = read(&settings).await.unwrap_err();
+    assert!(error.is_verification_refusal(), "{error}");
+    settings.state_dir = None;
+    let error = read(&settings).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Config(_)), "{error}");
+    assert!(error.to_string().contains("forgets_checkpoints"), "{error}");
+    settings.forgets_checkpoints = true;
+    assert_eq!(read(&settings).await.unwrap(), 1, "it knows no better");
+}
+
+#[tokio::test]
 async fn a_bundle_that_the_pinned_one_vouches_for_takes_its_place() {
     let state = tempfile::tempdir().unwrap();
     let (node, address) = start().await;
@@ -294,6 +323,60 @@ async fn a_pinned_bundle_is_followed_once_other_nodes_vote_for_the_directory() {
     assert!(matches!(answer.values(), [VerifiedValue::Present { .. }]), "{:?}", answer.values());
     assert_eq!(*reader.trust_bundle().await.unwrap(), second);
     assert_eq!(read_bundle(&pinned).unwrap(), Some(second));
+}
+
+/// Bundles after `first` that ask for less: fewer signatures, or a lower floor.
+fn lowered(first: &TrustBundle) -> [TrustBundle; 2] {
+    let second = TrustBundle { sequence: first.sequence + 1, ..first.clone() };
+    [
+        TrustBundle { threshold: Threshold::Fixed(1), floor: 1, ..second.clone() },
+        TrustBundle { floor: first.floor - 1, ..second },
+    ]
+}
+
+#[tokio::test]
+async fn a_bundle_that_lowers_the_rule_is_refused_by_name_although_it_is_vouched_for() {
+    let first = TrustBundle { floor: 2, ..bundle_of(&[1, 2, 3], Threshold::Majority) };
+    for second in lowered(&first) {
+        let state = tempfile::tempdir().unwrap();
+        let (node, address) = start().await;
+        let cluster = Cluster::of(&[1, 2, 3]);
+        cluster.system.lock().cosigned_by = vec![(2, 0)];
+        cluster.vault.lock().cosigned_by = vec![(2, 0)];
+        cluster.serve(&node);
+        let pinned = state.path().join(PINNED_BUNDLE_FILE);
+        write_bundle(&pinned, &first).unwrap();
+        let key = StateKey::entity(&bundle_key(2));
+        cluster.system.lock().commit(&[(key.clone(), second.encode())]);
+        // A majority of the voters of the first bundle signs it.
+        let link = cluster.system.lock().read(&[key], None).encode();
+        let first_bytes = first.encode();
+        node.bundles.answer(move |_, request| {
+            let bundles = match request.from_sequence {
+                0 => vec![first_bytes.clone(), link.clone()],
+                1 => vec![link.clone()],
+                _ => Vec::new(),
+            };
+            Ok(v1::GetTrustBundleResponse { bundles, voter_sets: Vec::new() })
+        });
+        // From now on one node signs alone, which the second bundle would allow.
+        cluster.system.lock().cosigned_by.clear();
+        cluster.vault.lock().cosigned_by.clear();
+        for trust in [TrustSource::Pinned, TrustSource::File(pinned.clone()), TrustSource::FirstUse]
+        {
+            let mut settings = config(&[&address]);
+            settings.trust = trust.clone();
+            settings.state_dir = Some(state.path().to_owned());
+            let reader = Client::connect(settings).await.unwrap();
+            let answer = reader.verified_get(VAULT, &keys(), VerifiedOptions::default()).await;
+            let expected = VerifyError::LoweredRule { sequence: 2 };
+            match refused(answer.unwrap_err()) {
+                VerificationError::Refused(error) => assert_eq!(error, expected, "{trust:?}"),
+                other => panic!("{trust:?}: {other}"),
+            }
+            assert_eq!(read_bundle(&pinned).unwrap().as_ref(), Some(&first));
+        }
+    }
 }
 
 #[tokio::test]

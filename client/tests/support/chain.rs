@@ -1,6 +1,7 @@
 //! A cluster's logs in memory, with real state trees and signatures, that a test's node answers from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,8 @@ use ledger_proof::trust::BundleVoter;
 use ledger_proof::{
     AppliedOperation, BlockHeader, BlockProof, Checkpoint, Consistency, Descriptor, EntryPosition,
     Frontier, ListLimits, ListPage, ListProof, LogNodes, NodeKey, Origin, ReadFault, ReadItem,
-    Receipt, Record, SignedNote, StateTree, Threshold, Transaction, TreeStore, TrustBundle,
-    VerifiedList, VerifiedRead, hash, tx_tree,
+    Receipt, Record, SignedNote, StateTree, Threshold, TimeRule, Transaction, TreeStore,
+    TrustBundle, VerifiedList, VerifiedRead, hash, tx_tree,
 };
 use ledger_proto::convert::block::wire_block;
 use ledger_proto::convert::{ids, lists, reads};
@@ -35,7 +36,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// When this test process began: bundles made at different moments must be equal.
+/// When this test process began: bundles and blocks made at different moments must be equal.
 fn began() -> u64 {
     static BEGAN: OnceLock<u64> = OnceLock::new();
     *BEGAN.get_or_init(now)
@@ -68,6 +69,27 @@ pub fn bundle_of(voters: &[u8], threshold: Threshold) -> TrustBundle {
         skew_seconds: 60,
         voters: voters.iter().map(voter).collect(),
     }
+}
+
+/// The files of what a client remembers of logs.
+pub fn remembered(state: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path());
+    let kept = entries.filter(|path| path.extension().is_some_and(|name| name == "checkpoint"));
+    kept.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Both notes about [`VAULT`] of an evidence file, checked like any note, times left out.
+pub fn convicting(evidence: &Path, trust: &TrustBundle) -> [Checkpoint; 2] {
+    let kept = std::fs::read_to_string(evidence).unwrap();
+    let origin = format!("{}/ns/7/vault/9/0\n", trust.domain);
+    let second = kept.rfind(&origin).unwrap();
+    assert!(second > 0, "two notes are kept");
+    [&kept[..second - 1], &kept[second..]].map(|note| {
+        let parsed = SignedNote::parse(note.as_bytes()).unwrap();
+        let counted = trust.count(&parsed, &[trust.system_voters()], TimeRule::Any).unwrap();
+        assert!(counted.keys >= 1);
+        parsed.checkpoint().unwrap()
+    })
 }
 
 #[derive(Clone, Default)]
@@ -153,7 +175,7 @@ impl Log {
     /// with an id that tells block and index.
     pub fn commit_until(&mut self, changes: &[(StateKey, Vec<u8>)], expires_at: u64) {
         let height = self.headers.len() as u64;
-        let timestamp_ns = (now() - 100) * 1_000_000_000;
+        let timestamp_ns = (began() - 100) * 1_000_000_000;
         let timestamp_ns =
             self.headers.last().map_or(timestamp_ns, |last| timestamp_ns.max(last.timestamp_ns));
         let begin = self.bodies.iter().map(Vec::len).sum::<usize>() as u64;
@@ -481,7 +503,9 @@ impl Cluster {
         let note = request.to_size.is_none().then(|| log.note());
         let (from_size, size) = (request.from_size, log.frontier.size());
         let to_size = request.to_size.unwrap_or(size);
-        let path = log.path(from_size, to_size).into_iter().map(v1::Hash::from).collect();
+        // A server that went back has no path to show.
+        let path = if from_size <= to_size { log.path(from_size, to_size) } else { Vec::new() };
+        let path = path.into_iter().map(v1::Hash::from).collect();
         v1::GetConsistencyProofResponse { from_size, to_size, path, note }
     }
 

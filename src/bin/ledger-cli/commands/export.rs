@@ -196,17 +196,19 @@ async fn transfer(
         ..ledger_client::ExportOptions::default()
     };
     let mut export = client.export(vault, options);
-    let mut last_told = Instant::now();
+    let mut last_told: Option<Instant> = None;
     while let Some(chunk) = export.next().await? {
         out.write(format, &chunk)?;
         done.height = Some(chunk.height);
         done.entities += chunk.entities.len() as u64;
         done.relationships += chunk.relationships.len() as u64;
         done.cursor.clone_from(&chunk.cursor);
-        if chunk.cursor.is_some() && last_told.elapsed() >= PROGRESS_INTERVAL {
+        // The first chunk at once: it tells the height, at which an export that is stopped has to go on.
+        let is_due = last_told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
+        if chunk.cursor.is_some() && is_due {
             out.keep(done)?;
             tell(done, chunk.height);
-            last_told = Instant::now();
+            last_told = Some(Instant::now());
         }
     }
     Ok(())
