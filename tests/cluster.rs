@@ -47,6 +47,7 @@ mod cluster {
     mod recovery_crashes;
     mod recovery_disks;
     mod resources;
+    mod service_address;
     mod services;
     #[cfg(feature = "failpoints")]
     mod signing_crashes;
