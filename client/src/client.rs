@@ -17,6 +17,7 @@ use crate::proving::VoterMemory;
 use crate::retry::Budget;
 use crate::trust::TrustStore;
 use crate::write::wire_vault;
+use crate::writes_under_way::WritesUnderWay;
 
 /// A connection to a cluster. Clones share connections, what was learnt, and the retry budget.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) checkpoints: CheckpointStore,
     pub(crate) trust: TrustStore,
     pub(crate) voters: VoterMemory,
+    pub(crate) writes: WritesUnderWay,
 }
 
 impl Client {
@@ -55,7 +57,8 @@ impl Client {
         let budget = Budget::new(&config.retry, Instant::now());
         let deadline = config.deadline;
         let (leaders, voters) = (Leaders::default(), VoterMemory::default());
-        let inner = Inner { config, nodes, leaders, budget, checkpoints, trust, voters };
+        let writes = WritesUnderWay::default();
+        let inner = Inner { config, nodes, leaders, budget, checkpoints, trust, voters, writes };
         Ok(Client { inner: Arc::new(inner), deadline })
     }
 

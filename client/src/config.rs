@@ -10,6 +10,10 @@ use ledger_types::limits::CLIENT_ID_BYTES_MAX;
 use crate::error::ClientError;
 use crate::retry::RetryPolicy;
 
+/// By default writes go by stream from here on: enough that a stream has company on its way, few enough that a busy
+/// service gets there.
+const STREAM_WRITES_FROM: usize = 32;
+
 /// Where the client's trust in a cluster comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum TrustSource {
@@ -45,6 +49,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// HTTP/2 connections to each node; calls are spread over them.
     pub connections_per_node: usize,
+    /// From how many writes under way at once on, of this client and its clones, further ones go by one stream to each
+    /// leader instead of a request each; `usize::MAX` never does that.
+    pub stream_writes_from: usize,
     /// Name under which the cluster counts this client's writes, at most 256 bytes.
     pub client_id: String,
     /// How failed attempts are repeated.
@@ -79,6 +86,7 @@ impl ClientConfig {
             attempt_timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(2),
             connections_per_node: 1,
+            stream_writes_from: STREAM_WRITES_FROM,
             client_id: format!("client-{:016x}", rand::random::<u64>()),
             retry: RetryPolicy::default(),
         }

@@ -53,6 +53,7 @@ mod verified_list;
 mod watch;
 mod watch_changes;
 mod write;
+mod writes_under_way;
 
 pub use admin::{Namespace, Vault};
 pub use attempt::Effect;

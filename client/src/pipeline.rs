@@ -9,7 +9,7 @@ mod link;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,20 @@ impl Default for PipelineOptions {
 pub struct WritePipeline {
     shared: Arc<Shared>,
     _open: Arc<Open>,
+}
+
+/// A pipeline that somebody else may let go.
+#[derive(Debug, Default)]
+pub(crate) struct WeakPipeline {
+    shared: Weak<Shared>,
+    open: Weak<Open>,
+}
+
+impl WeakPipeline {
+    /// The pipeline, if somebody still has it.
+    pub(crate) fn upgrade(&self) -> Option<WritePipeline> {
+        Some(WritePipeline { shared: self.shared.upgrade()?, _open: self.open.upgrade()? })
+    }
 }
 
 /// A write on its way. It goes on if this is dropped; only its outcome is lost.
@@ -156,11 +170,23 @@ impl WritePipeline {
         let never_closed = "the pipeline's semaphores are never closed";
         let write = shared.writes.clone().acquire_owned().await.expect(never_closed);
         let bytes = shared.bytes.clone().acquire_many_owned(weight).await.expect(never_closed);
-        let (reply, answer) = oneshot::channel();
-        let progress = Box::new(shared.client.begin(write_kind(vault)));
-        let until = Instant::now();
-        shared.dispatch(Entry { body, progress, until, reply, _room: (write, bytes) });
-        Ok(PendingWrite { answer })
+        Ok(shared.send(body, shared.client.begin(write_kind(vault)), (write, bytes)))
+    }
+
+    /// Sends an encoded write of the caller's on its way if there is room for it now.
+    pub(crate) fn try_submit(&self, progress: Progress, body: Bytes) -> Option<PendingWrite> {
+        let shared = &self.shared;
+        if body.len() > REQUEST_BYTES_MAX {
+            return None;
+        }
+        let weight = u32::try_from(body.len().clamp(1, shared.bytes_max)).ok()?;
+        let write = shared.writes.clone().try_acquire_owned().ok()?;
+        let bytes = shared.bytes.clone().try_acquire_many_owned(weight).ok()?;
+        Some(shared.send(body, progress, (write, bytes)))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakPipeline {
+        WeakPipeline { shared: Arc::downgrade(&self.shared), open: Arc::downgrade(&self._open) }
     }
 }
 
@@ -192,6 +218,18 @@ impl Entry {
 }
 
 impl Shared {
+    fn send(
+        self: &Arc<Self>,
+        body: Bytes,
+        progress: Progress,
+        room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) -> PendingWrite {
+        let (reply, answer) = oneshot::channel();
+        let (progress, until) = (Box::new(progress), Instant::now());
+        self.dispatch(Entry { body, progress, until, reply, _room: room });
+        PendingWrite { answer }
+    }
+
     /// Sends a write to the node whose turn it is, if there is time left.
     fn dispatch(self: &Arc<Self>, mut entry: Entry) {
         let node = self.client.choose(&mut entry.progress);

@@ -52,13 +52,21 @@ pub(crate) fn write_kind(vault: VaultRef) -> CallKind {
 }
 
 impl Client {
-    /// Applies operations in order as one transaction: all of them happen, or none.
+    /// Applies operations in order as one transaction: all of them happen, or none. While many writes of this client
+    /// and its clones are under way ([`ClientConfig::stream_writes_from`](crate::ClientConfig::stream_writes_from)),
+    /// further ones go by one stream to each leader; what a write means and when it is given up stays the same.
     pub async fn write(
         &self,
         vault: VaultRef,
         operations: Vec<Operation>,
     ) -> Result<WriteReceipt, ClientError> {
         let body = self.encoded_write(vault, operations)?;
+        let under_way = self.inner.writes.begin();
+        if under_way.count >= self.inner.config.stream_writes_from
+            && let Some(outcome) = self.write_by_stream(vault, &body).await
+        {
+            return outcome;
+        }
         let answered = self.attempts(method::WRITE, write_kind(vault), body).await?;
         answered_write(answered)
     }

@@ -201,3 +201,62 @@ async fn a_write_beyond_the_limit_is_not_sent_and_harms_no_other() {
     assert_eq!(pipeline.submit(VAULT, set("7")).await.unwrap().await.unwrap().height, 7);
     assert_eq!(node.streamed.count(), 1);
 }
+
+#[tokio::test]
+async fn plain_writes_share_a_stream_while_many_are_under_way() {
+    let (node, address) = start().await;
+    node.streamed.answer(|_, message| Ok(streamed(written(number_of(message)))));
+    node.writes.answer(|_, request| {
+        let Some(v1::operation::Op::SetEntity(set)) = &request.operations[0].op else { panic!() };
+        Ok(written(set.key.parse().unwrap()))
+    });
+    // Requests are answered when all writes have begun.
+    *node.writes.delay.lock() = Duration::from_millis(300);
+    let mut config = config(&[&address]);
+    config.stream_writes_from = 8;
+    let client = Client::connect(config).await.unwrap();
+    let one = |number: u64| {
+        let client = client.clone();
+        tokio::spawn(async move { client.write(VAULT, set(&number.to_string())).await })
+    };
+    for (number, write) in (1..=64).map(|number| (number, one(number))).collect::<Vec<_>>() {
+        assert_eq!(write.await.unwrap().unwrap().height, number);
+    }
+    assert_eq!((node.writes.count(), node.streamed.count()), (7, 57));
+    assert_eq!(node.streams_opened.load(Ordering::SeqCst), 1);
+    // With few under way a write is a request again, and afterwards another crowd has a stream again.
+    assert_eq!(one(65).await.unwrap().unwrap().height, 65);
+    assert_eq!((node.writes.count(), node.streamed.count()), (8, 57));
+    for write in (66..=80).map(one).collect::<Vec<_>>() {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!((node.writes.count(), node.streamed.count()), (15, 65));
+}
+
+#[tokio::test]
+async fn a_write_that_went_by_stream_keeps_its_own_deadline_and_its_meaning() {
+    let (node, address) = start().await;
+    let mut config = config(&[&address]);
+    config.stream_writes_from = 1;
+    let client = Client::connect(config).await.unwrap();
+    node.streamed.answer(|_, _| Ok(streamed(rejected(v1::WriteErrorCode::KeyExists))));
+    let error = client.write(VAULT, set("1")).await.unwrap_err();
+    assert!(matches!(error, ClientError::Rejected(_)), "{error:?}");
+    // No answer: the caller's deadline ends it, and nobody knows whether it happened.
+    node.streamed.answer(|_, _| Ok(None));
+    let hurried = client.with_deadline(Duration::from_millis(200));
+    let error = hurried.write(VAULT, set("2")).await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::DeadlineExceeded { outcome_unknown: true, .. }),
+        "{error:?}"
+    );
+    assert_eq!(node.writes.count(), 0);
+    let too_large = vec![b'v'; REQUEST_BYTES_MAX];
+    let operations = vec![ledger_types::Operation::SetEntity {
+        key: "3".to_owned(),
+        value: too_large,
+        condition: None,
+        expires_at: 0,
+    }];
+    assert!(client.write(VAULT, operations).await.is_err());
+}
