@@ -228,7 +228,7 @@ async fn every_hostile_request_is_answered_and_ends_nothing() {
         assert!(count(&format!("WriteStream: {kind}")) > 10, "{counts:#?}");
         assert!(count(&format!("ImportBulk: {AFTER_BEGIN}{kind}")) > 10, "{counts:#?}");
     }
-    assert!(count(&format!("WriteStream: Ok {ANSWERED}")) > 100, "{counts:#?}");
+    assert!(count(&format!("WriteStream: Ok {ANSWERED}")) > 60, "{counts:#?}");
     assert!(count(&format!("ImportBulk: {AFTER_BEGIN}Ok ")) > 30, "{counts:#?}");
 
     cluster.assert_ready().await;
