@@ -114,7 +114,7 @@ async fn one_address_for_all_nodes_serves_while_a_node_dies() {
     for _ in 0..4 * CONNECTIONS {
         client.server_info().await.unwrap();
     }
-    assert_eq!(client.addresses(), [address.clone()]);
+    assert_eq!(client.addresses(), [address]);
     assert_eq!(service.handed(), [1, 1, 1], "each connection leads to another node");
 
     let done = Arc::new(AtomicUsize::new(0));

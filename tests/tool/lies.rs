@@ -314,8 +314,11 @@ async fn the_command_line_keeps_both_notes_of_a_forked_history() {
     PROVED.iter().for_each(|line| assert_believed(&scene, line));
 }
 
+/// Nodes that cosign besides, each with the age of its signature in seconds.
+type Cosigners = &'static [(u8, u64)];
+
 /// Three nodes vote, of whom two must sign. Directory and vault have different accomplices.
-fn cluster_of_three(vault_cosigned_by: &[(u8, u64)]) -> Arc<Cluster> {
+fn cluster_of_three(vault_cosigned_by: Cosigners) -> Arc<Cluster> {
     let cluster = Cluster::of(&[1, 2, 3]);
     grow(&mut cluster.vault.lock(), TIP);
     cluster.system.lock().cosigned_by = vec![(2, 0)];
@@ -330,7 +333,7 @@ async fn one_bad_node_convinces_no_command() {
     truth().serve(&scene.node);
     PROVED.iter().for_each(|line| assert_believed(&scene, line));
     let too_few = "the note does not count: 1 voters cosigned in time, 2 must have";
-    let cosigned: [(&str, &[(u8, u64)], &str); 4] = [
+    let cosigned: [(&str, Cosigners, &str); 4] = [
         ("one signature", &[], "\n"),
         ("one key twice", &[(1, 5)], "; left out: 1 of a key that counts already\n"),
         ("a node that no longer votes", &[(4, 0)], "; left out: 1 of no voter\n"),
