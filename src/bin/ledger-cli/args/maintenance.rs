@@ -20,7 +20,7 @@ pub(crate) struct RemoveExpiredOptions {
     #[arg(long, short = 'n', required_unless_present = "all", conflicts_with = "all")]
     pub(crate) namespace: Option<String>,
     /// In this vault of it alone; 0 holds the namespace's own entities.
-    #[arg(long, short = 'v', requires = "namespace")]
+    #[arg(long, short = 'v', requires = "namespace", conflicts_with = "all")]
     pub(crate) vault: Option<u64>,
     /// In all vaults of all namespaces.
     #[arg(long)]
