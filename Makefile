@@ -33,6 +33,7 @@ clients: ## Install what the Python clients of the tests need, where that is pos
 test: setup oracles clients ## Run every test
 	TMPDIR="$$(./xtask/test-directory.sh)" cargo test $(CARGO_SCOPE) $(TEST_FEATURES)
 	@$(MAKE) --no-print-directory interop
+	@$(MAKE) --no-print-directory wasm
 
 interop: ## The published clients against the server that the tests have built; needs the registry once
 	@./tests/interop/run.sh
