@@ -126,13 +126,9 @@ impl Failure {
         }
     }
 
-    /// True if the attempt's time was up, here or at the node: nothing else is known of it.
-    pub(crate) fn is_out_of_time(&self) -> bool {
-        match self {
-            Failure::TimedOut => true,
-            Failure::Refused(error) => error.reason == Reason::DeadlineExceeded,
-            Failure::NotConnected(_) | Failure::Broken(_) => false,
-        }
+    /// True if a node said why, other than that time was up.
+    pub(crate) fn says_why(&self) -> bool {
+        matches!(self, Failure::Refused(error) if error.reason != Reason::DeadlineExceeded)
     }
 
     /// What to do next, for a call with this effect.

@@ -323,7 +323,7 @@ impl Client {
         let next = failure.next(kind.effect);
         let writes = kind.effect != Effect::Reads;
         progress.may_have_happened |= writes && failure.may_have_happened();
-        let timed_out = failure.is_out_of_time();
+        let says_why = failure.says_why();
         let error = failure.into_error(node.address());
         if next == Next::GiveUp {
             return Err(progress.give_up(error));
@@ -333,8 +333,8 @@ impl Client {
             let outcome_unknown = progress.may_have_happened;
             return Err(ClientError::RetryBudgetSpent { last: Box::new(error), outcome_unknown });
         }
-        // What an earlier attempt said tells more than that the last one ran out of time.
-        if !(timed_out && progress.last.is_some()) {
+        // What a node said tells more than that a later attempt had no time or another node could not be reached.
+        if says_why || progress.last.is_none() {
             progress.last = Some(Box::new(error));
         }
         progress.failed_at = Some(node.address().into());

@@ -308,6 +308,15 @@ async fn a_deadline_that_passes_tells_what_was_in_the_way_before() {
     assert!(node.writes.count() > 2, "{} attempts", node.writes.count());
     assert!(matches!(error, ClientError::DeadlineExceeded { .. }), "{error:?}");
     assert_eq!(error.reason(), Some(&Reason::NoLeader), "{error:?}");
+
+    // Nor does a node that is down hide it, which is asked in between.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = free.local_addr().unwrap().to_string();
+    drop(free);
+    let client = connect(&[&address, &nowhere]).await.with_deadline(Duration::from_millis(200));
+    node.writes.answer(|_, _| Err(refusal(Code::Unavailable, "NO_LEADER", &[], Some(1))));
+    let error = client.write(VAULT, set("key")).await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::NoLeader), "{error:?}");
 }
 
 #[tokio::test]

@@ -28,10 +28,11 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest time until a server that must not run has ended.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// One cluster at a time.
-static TURN: Semaphore = Semaphore::const_new(1);
+/// Clusters at a time. A test waits for elections and deadlines for most of its time, so two take little more of a small
+/// machine than one.
+static TURN: Semaphore = Semaphore::const_new(2);
 
-/// Waits until no other test runs a cluster.
+/// Waits until there is room for one more cluster.
 pub(crate) async fn take_turn() -> SemaphorePermit<'static> {
     TURN.acquire().await.expect("the semaphore is never closed")
 }
